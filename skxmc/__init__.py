@@ -1,0 +1,13 @@
+"""Extreme multi-label classification as a scikit-learn estimator.
+
+``XMCClassifier`` chooses among thousands to millions of labels; ``skxmc.samplers`` holds its
+negative samplers, ``skxmc.losses`` its losses, ``skxmc.metrics`` precision@k and its
+propensity-scored form with scorers for model selection, ``skxmc.datasets`` readers, writers and a
+generator of data.
+"""
+
+from skxmc import datasets, losses, metrics, samplers
+from skxmc._classifier import XMCClassifier
+
+__all__ = ["XMCClassifier", "datasets", "losses", "metrics", "samplers"]
+__version__ = "0.1.0.dev0"

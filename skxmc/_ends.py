@@ -1,0 +1,179 @@
+"""The two ends of the network: a batch's rows of a huge table, read and updated in place.
+
+`CompiledEnds` runs the loops of `_kernels.py` on the CPU, `TorchEnds` says the same in plain torch
+for any device; the network cannot tell them apart. Training keeps one number per table row
+(row-wise Adagrad), so that its memory is that of the model, and a row that no batch touches costs
+nothing.
+
+Both take *places*: which table rows (ids) belong to which row of the batch, with a coefficient
+each. Their form is each end's own secret.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+FIRST_SQUARES = 0.01  # what Adagrad remembers of a row that it has not met yet
+
+
+class Rows(NamedTuple):
+    """A CSR matrix in the one form that the kernels are compiled for."""
+
+    indptr: np.ndarray  # (n + 1,) int64
+    indices: np.ndarray  # (nnz,) int32, ascending within a row
+    data: np.ndarray | None  # (nnz,) float32; None: all ones
+    shape: tuple
+
+    @classmethod
+    def of(cls, matrix, values=True):
+        """Take over a canonical scipy CSR matrix, copying only arrays of another dtype."""
+        return cls(
+            matrix.indptr.astype(np.int64, copy=False),
+            matrix.indices.astype(np.int32, copy=False),
+            matrix.data.astype(np.float32, copy=False) if values else None,
+            matrix.shape,
+        )
+
+
+@dataclass
+class Table:
+    """Weights of which a batch touches a few rows, with what row-wise Adagrad remembers."""
+
+    weights: torch.Tensor  # (n, width) float32
+    biases: torch.Tensor  # (n,) float32, or (0,) where there are none
+    squares: torch.Tensor | None = None  # (n,): mean squared gradient of the row, summed
+    bias_squares: torch.Tensor | None = None  # (n,) or (0,)
+
+    def prepare_training(self):
+        """Start from a small sum of squares, or a first gradient of any size would be a full step."""
+        self.squares = torch.full_like(self.weights[:, 0], FIRST_SQUARES)
+        self.bias_squares = torch.full_like(self.biases, FIRST_SQUARES)
+
+    def numpy(self):
+        """Views of everything that training changes."""
+        return [a.numpy() for a in (self.weights, self.squares, self.biases, self.bias_squares)]
+
+
+class CompiledEnds:
+    """Compiled loops over views of the tables. One object per thread: it owns scratch."""
+
+    device = torch.device("cpu")
+
+    def __init__(self):
+        from skxmc import _kernels  # numba takes half a second to import
+
+        self._kernels = _kernels
+        self._slots = {}
+
+    def slot(self, n):
+        """Scratch for grouping by table row: n times -1, and so again after each kernel."""
+        if n not in self._slots:
+            self._slots[n] = np.full(n, -1, np.int32)
+        return self._slots[n]
+
+    @staticmethod
+    def places(matrix, rows):
+        """The stored entries of these rows of a CSR matrix."""
+        return matrix.indptr[rows], matrix.indptr[rows + 1], matrix.indices, matrix.data
+
+    @staticmethod
+    def padded_places(ids, coefficients=None):
+        """The entries of a (B, r) array of ids, -1 where there is none."""
+        starts = np.arange(len(ids), dtype=np.int64) * ids.shape[1]
+        flat = None if coefficients is None else coefficients.reshape(-1).numpy()
+        return starts, starts + ids.shape[1], ids.reshape(-1), flat
+
+    def gather_sum(self, places, table):
+        """out[i] = sum of coefficient * weights[id] over the places of row i, (B, width)."""
+        out = torch.empty(len(places[0]), table.weights.shape[1])
+        self._kernels.gather_sum(*places, table.weights.numpy(), out.numpy())
+        return out
+
+    def gather_dot(self, places, hidden, table):
+        """weights[id] . hidden[i] + biases[id] for each place, (n_places,); 0 where id is -1."""
+        starts, ends, ids, _ = places
+        out = torch.empty(len(ids))
+        weights, biases = table.weights.numpy(), table.biases.numpy()
+        self._kernels.gather_dot(starts, ends, ids, hidden.numpy(), weights, biases, out.numpy())
+        return out
+
+    def scatter(self, places, source, table, rate, skip=0.0):
+        """Update weights[id] by the sum of coefficient * source[i] over the places of the id.
+
+        Places of a coefficient smaller than `skip` are passed over.
+        """
+        slot = self.slot(len(table.weights))
+        self._kernels.scatter_adagrad(
+            *places, source.numpy(), *table.numpy(), np.float32(rate), np.float32(skip), slot
+        )
+
+    def update_rows(self, ids, gradients, bias_gradients, table, rate):
+        """Update weights[ids[u]] by gradients[u]; the ids are distinct."""
+        self._kernels.row_adagrad(
+            ids, gradients.numpy(), bias_gradients.numpy(), *table.numpy(), np.float32(rate)
+        )
+
+
+class TorchEnds:
+    """The same in plain torch, on any device."""
+
+    def __init__(self, device="cpu"):
+        self.device = torch.device(device)
+
+    def _move(self, array, dtype):
+        return torch.from_numpy(np.ascontiguousarray(array, dtype)).to(self.device)
+
+    def places(self, matrix, rows):
+        """The stored entries of these rows of a CSR matrix."""
+        starts, ends = matrix.indptr[rows], matrix.indptr[rows + 1]
+        counts = ends - starts
+        at = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+        row = self._move(np.repeat(np.arange(len(rows)), counts), np.int64)
+        ids = self._move(matrix.indices[at], np.int64)
+        return len(rows), row, ids, self._move(matrix.data[at], np.float32)
+
+    def padded_places(self, ids, coefficients=None):
+        """The entries of a (B, r) array of ids, -1 where there is none."""
+        n, r = ids.shape
+        row = torch.arange(n, device=self.device).repeat_interleave(r)
+        flat = None if coefficients is None else coefficients.reshape(-1)
+        return n, row, self._move(ids.reshape(-1), np.int64), flat
+
+    def gather_sum(self, places, table):
+        """out[i] = sum of coefficient * weights[id] over the places of row i, (B, width)."""
+        n_rows, row, ids, coefficients = places
+        out = torch.zeros(n_rows, table.weights.shape[1], device=self.device)
+        coefficients = coefficients * (ids >= 0)
+        return out.index_add_(0, row, table.weights[ids.clamp(min=0)] * coefficients[:, None])
+
+    def gather_dot(self, places, hidden, table):
+        """weights[id] . hidden[i] + biases[id] for each place, (n_places,); 0 where id is -1."""
+        _, row, ids, _ = places
+        safe = ids.clamp(min=0)
+        scores = (table.weights[safe] * hidden[row]).sum(1) + table.biases[safe]
+        return scores * (ids >= 0)
+
+    def scatter(self, places, source, table, rate, skip=0.0):
+        """Update weights[id] by the sum of coefficient * source[i] over the places of the id."""
+        _, row, ids, coefficients = places
+        keep = (ids >= 0) & (coefficients.abs() >= skip)
+        row, ids, coefficients = row[keep], ids[keep], coefficients[keep]
+        unique, group = ids.unique(return_inverse=True)
+        gradients = torch.zeros(len(unique), source.shape[1], device=self.device)
+        gradients.index_add_(0, group, source[row] * coefficients[:, None])
+        bias_gradients = torch.zeros(len(unique), device=self.device)
+        bias_gradients.index_add_(0, group, coefficients)
+        self.update_rows(unique, gradients, bias_gradients, table, rate)
+
+    def update_rows(self, ids, gradients, bias_gradients, table, rate):
+        """Update weights[ids[u]] by gradients[u]; the ids are distinct."""
+        ids = torch.as_tensor(ids, dtype=torch.int64, device=self.device)
+        table.squares[ids] += gradients.square().mean(1)
+        step = rate * table.squares[ids].rsqrt()
+        table.weights[ids] -= step[:, None] * gradients
+        if len(table.biases):
+            table.bias_squares[ids] += bias_gradients.square()
+            step = rate * table.bias_squares[ids].rsqrt()
+            table.biases[ids] -= step * bias_gradients

@@ -1,0 +1,207 @@
+"""The network: sparse or dense rows -> hidden vectors -> label scores. Knows samplers nor losses.
+
+    rows x feature table + bias -> ReLU, dropout -> (linear -> ReLU, dropout) ... -> hidden (B, H)
+    hidden . label weights + label biases -> scores
+
+Rows meet the feature table, and hidden vectors the label table, in the ends of `_ends.py`; between
+them lies plain torch with autograd.
+"""
+
+import copy
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from skxmc._ends import CompiledEnds, Rows, Table, TorchEnds
+from skxmc._threads import for_each
+
+NEGLIGIBLE = 1e-4  # d loss / d score below which a row's own label is left alone
+
+
+@dataclass
+class Weights:
+    """What a fitted model is: float32 arrays, all it takes to predict, save and load."""
+
+    features: np.ndarray  # (n_features, H0)
+    hidden: list  # [(H0, H1), (H1, H2), ...]: one array less than there are hidden layers
+    hidden_biases: list  # [(H0,), (H1,), ...]
+    labels: np.ndarray  # (L, H)
+    label_biases: np.ndarray  # (L,)
+
+    @classmethod
+    def initial(cls, n_features, sizes, label_log_odds, rng):
+        """Random weights; label biases at the labels' log-odds, or training starts by finding them.
+
+        The feature table is N(0, 0.07): rows of unit length give hidden units of that scale,
+        whatever their number of features.
+        """
+
+        def normal(shape, scale):
+            out = rng.standard_normal(shape, dtype=np.float32)
+            out *= np.float32(scale)
+            return out
+
+        labels = rng.random((len(label_log_odds), sizes[-1]), dtype=np.float32)
+        labels -= np.float32(0.5)
+        labels *= np.float32(2 / np.sqrt(sizes[-1]))
+        return cls(
+            features=normal((n_features, sizes[0]), 0.07),
+            hidden=[
+                normal((fan_in, fan_out), np.sqrt(2 / fan_in))
+                for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True)
+            ],
+            hidden_biases=[np.zeros(size, np.float32) for size in sizes],
+            labels=labels,
+            label_biases=label_log_odds.astype(np.float32),
+        )
+
+    def copy(self):
+        """A copy that training does not touch."""
+        return copy.deepcopy(self)
+
+
+class Network:
+    """Weights on a device, with the ends that suit it; on the CPU it shares memory with them."""
+
+    def __init__(self, weights, device="cpu"):
+        self.device = torch.device(device)
+        none = np.empty(0, np.float32)
+        self.features = Table(self._tensor(weights.features), self._tensor(none))
+        self.labels = Table(self._tensor(weights.labels), self._tensor(weights.label_biases))
+        self.hidden_weights = [self._tensor(a) for a in weights.hidden]
+        self.hidden_biases = [self._tensor(a) for a in weights.hidden_biases]
+        self.ends = CompiledEnds() if self.device.type == "cpu" else TorchEnds(self.device)
+
+    def _tensor(self, array):
+        """A tensor over the array's memory, read-only memory maps included: predicting only reads.
+
+        torch warns of read-only memory, since a tensor could be written to.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(np.asarray(array, dtype=np.float32)).to(self.device)
+
+    @property
+    def n_labels(self):
+        """Rows of the label table."""
+        return len(self.labels.weights)
+
+    def weights(self):
+        """The weights as arrays; they share memory where the network is on the CPU."""
+
+        def array(tensor):
+            return tensor.detach().cpu().numpy()
+
+        return Weights(
+            array(self.features.weights),
+            [array(a) for a in self.hidden_weights],
+            [array(a) for a in self.hidden_biases],
+            array(self.labels.weights),
+            array(self.labels.biases),
+        )
+
+    def parameters(self):
+        """The dense weights between the ends."""
+        return [*self.hidden_weights, *self.hidden_biases]
+
+    def replica(self):
+        """The same weights in the same memory, for one thread to train with.
+
+        Autograd refuses a backward pass through a weight that was updated in place since the
+        forward pass, which other threads do all the time; `.data` has a version count of its own.
+        """
+        twin = object.__new__(Network)
+        twin.__dict__.update(self.__dict__)
+        twin.hidden_weights = [a.data.requires_grad_() for a in self.hidden_weights]
+        twin.hidden_biases = [a.data.requires_grad_() for a in self.hidden_biases]
+        if isinstance(self.ends, CompiledEnds):
+            twin.ends = CompiledEnds()
+        return twin
+
+    # -- forward -------------------------------------------------------------------------------
+
+    def embed(self, X, rows):
+        """Rows x feature table, (B, H0)."""
+        if isinstance(X, Rows):
+            return self.ends.gather_sum(self.ends.places(X, rows), self.features)
+        return self._dense(X, rows) @ self.features.weights
+
+    def _dense(self, X, rows):
+        return self._tensor(X[rows])
+
+    def middle(self, inputs, dropout=None):
+        """Hidden vectors (B, H). `dropout(shape)` gives the mask of a layer, scaled to mean 1."""
+        x = inputs + self.hidden_biases[0]
+        x = torch.relu(x) if dropout is None else torch.relu(x) * dropout(x.shape)
+        for weight, bias in zip(self.hidden_weights, self.hidden_biases[1:], strict=True):
+            x = torch.relu(torch.addmm(bias, x, weight))
+            x = x if dropout is None else x * dropout(x.shape)
+        return x
+
+    def hidden(self, X, rows):
+        """Hidden vectors for prediction, (B, H)."""
+        with torch.no_grad():
+            return self.middle(self.embed(X, rows))
+
+    def scores(self, hidden, shortlist):
+        """Scores of the shortlist, (B, r + s): a row's own labels, then those that all rows share.
+
+        The rows' own are dots with table rows in place; the shared ones are one matrix product.
+        """
+        n, r = shortlist.labels.shape
+        out = torch.empty(n, r + len(shortlist.shared), device=self.device)
+        places = self.ends.padded_places(shortlist.labels)
+        out[:, :r] = self.ends.gather_dot(places, hidden, self.labels).view(n, r)
+        for columns, table, biases in self._shared(shortlist.shared):
+            out[:, r:][:, columns] = torch.addmm(biases, hidden, table.T)
+        return out
+
+    def _shared(self, labels, block=16384):
+        """Blocks of the shared labels: (columns, weights, biases)."""
+        weights, biases = self.labels.weights, self.labels.biases
+        for start in range(0, len(labels), block):
+            columns = slice(start, min(start + block, len(labels)))
+            if len(labels) == self.n_labels:  # all of them, in order: no copy
+                yield columns, weights[columns], biases[columns]
+            else:
+                ids = torch.from_numpy(labels[columns]).to(self.device)
+                yield columns, weights.index_select(0, ids), biases.index_select(0, ids)
+
+    # -- backward ------------------------------------------------------------------------------
+
+    def update_labels(self, hidden, gradient, shortlist, rate):
+        """Move the label rows against d loss / d scores (B, r + s); returns d loss / d hidden."""
+        r = shortlist.labels.shape[1]
+        own = self.ends.padded_places(shortlist.labels, gradient[:, :r].contiguous())
+        out = self.ends.gather_sum(own, self.labels)
+        for columns, table, _ in self._shared(shortlist.shared):
+            part = gradient[:, r:][:, columns]
+            out.addmm_(part, table)
+            self.ends.update_rows(
+                shortlist.shared[columns], part.T @ hidden, part.sum(0), self.labels, rate
+            )
+        self.ends.scatter(own, hidden, self.labels, rate, NEGLIGIBLE)
+        return out
+
+    def update_features(self, X, rows, gradient, rate):
+        """Move the feature rows of these rows against d loss / d inputs (B, H0)."""
+        if isinstance(X, Rows):
+            self.ends.scatter(self.ends.places(X, rows), gradient, self.features, rate)
+            return
+        every = np.arange(len(self.features.weights), dtype=np.int32)
+        none = torch.empty(0, device=self.device)
+        self.ends.update_rows(every, self._dense(X, rows).T @ gradient, none, self.features, rate)
+
+
+def hidden_vectors(network, X, rows, n_threads, block=512):
+    """Hidden vectors of many rows for prediction, (len(rows), H)."""
+    width = network.labels.weights.shape[1]
+    out = torch.empty(len(rows), width, device=network.device)
+
+    def fill(begin):
+        out[begin : begin + block] = network.hidden(X, rows[begin : begin + block])
+
+    for_each(fill, range(0, len(rows), block), n_threads)
+    return out

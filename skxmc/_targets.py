@@ -1,0 +1,54 @@
+"""The label side of `fit`: what y may be, and the two forms that it takes inside.
+
+Either a binary indicator, dense or sparse (n, L): `classes_` are the column numbers; or 1-d classes,
+which are one positive a row.
+"""
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import column_or_1d
+
+
+def encode_targets(y):
+    """Turn y into an indicator.
+
+    Returns
+    -------
+    Y : csr_array of shape (n, L)
+        Without explicit zeros, indices sorted and distinct; owns its memory.
+    classes : ndarray of shape (L,)
+    kind : {"sparse", "dense", "classes"}
+        The container of y, which predictions will have too.
+    """
+    if sp.issparse(y):
+        return _indicator(sp.csr_array(y, copy=True)), np.arange(y.shape[1]), "sparse"
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "biuf":
+        return _indicator(sp.csr_array(y)), np.arange(y.shape[1]), "dense"
+    check_classification_targets(y)
+    if type_of_target(y).startswith("multi") and y.ndim == 2:
+        raise ValueError(
+            "y must be a binary indicator matrix of 0 and 1, or 1-d classes. "
+            "MultiLabelBinarizer(sparse_output=True) makes one from lists of labels."
+        )
+    classes, at = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+    n = len(at)
+    Y = sp.csr_array(
+        (np.ones(n, np.int8), at.astype(np.int32), np.arange(n + 1)), shape=(n, len(classes))
+    )
+    return Y, classes, "classes"
+
+
+def _indicator(Y):
+    Y.sum_duplicates()
+    Y.eliminate_zeros()
+    wrong = np.flatnonzero(Y.data != 1)
+    if wrong.size:
+        raise ValueError(
+            "y must be a binary indicator matrix: each entry 0 or 1. "
+            f"Got the entry {Y.data[wrong[0]]!r}; binarise y first, e.g. (y > 0).astype(int)."
+        )
+    if not Y.nnz:
+        raise ValueError("y has no label at all: every entry is 0. Nothing can be learnt from it.")
+    return Y

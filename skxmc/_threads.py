@@ -1,0 +1,62 @@
+"""Threads of our own, each with a single-threaded torch; the caller's settings stay as they are."""
+
+import itertools
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+
+def count_threads(n_jobs, n_rows, n_enough):
+    """Resolve `n_jobs`: None is as many as the process may use, one where the data is small.
+
+    torch's own count respects OMP_NUM_THREADS and so the limits that joblib sets in its workers.
+    """
+    if n_jobs is None:
+        return torch.get_num_threads() if n_rows >= n_enough else 1
+    if n_jobs < 0:
+        return max(1, (os.cpu_count() or 1) + 1 + n_jobs)
+    return n_jobs
+
+
+def for_each(work, items, n_threads):
+    """Call work(item) for each item, drawn in order by the threads; the first error is raised.
+
+    `items` may be any iterable; a thread takes the next item when it is free. An interrupt or an
+    error stops the others after the item that they hold.
+    """
+    items = iter(items)
+    lock = threading.Lock()
+    stop = threading.Event()
+
+    def draw():
+        with lock:
+            return next(items, _END)
+
+    def drain():
+        torch.set_num_threads(1)  # for this thread; the process-wide default is put back below
+        ready.wait()
+        while not stop.is_set() and (item := draw()) is not _END:
+            work(item)
+
+    default = torch.get_num_threads()
+    ready = threading.Barrier(n_threads + 1)
+    with ThreadPoolExecutor(n_threads) as pool:
+        futures = [pool.submit(drain) for _ in range(n_threads)]
+        ready.wait()
+        torch.set_num_threads(default)
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            stop.set()
+
+
+_END = object()
+
+
+def blocks(n, size):
+    """Slices of at most `size` that cover range(n)."""
+    edges = itertools.chain(range(0, n, size), [n])
+    return [slice(a, b) for a, b in itertools.pairwise(edges)] if n else []

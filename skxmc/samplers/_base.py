@@ -1,0 +1,190 @@
+"""What a sampler is, what it is told and what it returns; and the sum of two."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a sampler may know of the training data.
+
+    Attributes
+    ----------
+    Y : Rows
+        The label lists, CSR: ``Y.indptr`` (n + 1,) int64, ``Y.indices`` (nnz,) int32.
+    label_counts : ndarray of shape (n_labels,), int64
+        How many rows carry each label.
+    batch_size : int
+        Rows in a step.
+    random_state : int
+        A seed for what is built once a run; each batch brings a generator of its own.
+    n_threads : int
+        How many threads a refresh may use.
+    log : callable
+        ``log(text)`` prints at ``verbose``.
+    """
+
+    Y: Any
+    label_counts: np.ndarray
+    batch_size: int = 256
+    random_state: int = 0
+    n_threads: int = 1
+    log: Any = print
+
+    @property
+    def n_rows(self):
+        """Number of training rows."""
+        return len(self.Y.indptr) - 1
+
+    @property
+    def n_labels(self):
+        """Number of labels, those without a training row included."""
+        return len(self.label_counts)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Labels proposed for a batch of B rows.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (m,) or (B, m), int32
+        (m,): distinct labels, the same for all rows, which is much the cheaper; (B, m): for each
+        row its own, -1 where there is none.
+    weight : float or ndarray of shape (m,)
+        Weight of these labels in the loss.
+    log_expected : float or ndarray of shape (m,)
+        Log of the expected number of times that each of them is proposed to a row; NaN: unknown.
+    """
+
+    labels: np.ndarray
+    weight: Any = 1.0
+    log_expected: Any = np.nan
+
+
+class Sampler(BaseEstimator):
+    """Base of all samplers: override :meth:`propose`, and the others where there is a need.
+
+    A sampler is a parameter object: its constructor stores, and :meth:`begin` is called on a clone,
+    which lives for one run and may keep state.
+
+    Examples
+    --------
+    A sampler that proposes the same most frequent labels to every row:
+
+    >>> import numpy as np
+    >>> from skxmc.samplers import Proposal, Sampler, UniformSampler
+    >>> class HeadSampler(Sampler):
+    ...     def __init__(self, n_negatives=10):
+    ...         self.n_negatives = n_negatives
+    ...     def propose(self, rows, rng):
+    ...         head = np.argsort(-self.problem_.label_counts)[:self.n_negatives]
+    ...         return Proposal(head.astype(np.int32))
+    >>> HeadSampler(5) + UniformSampler(100)
+    UnionSampler(first=HeadSampler(n_negatives=5),
+                 second=UniformSampler(n_negatives=100))
+    """
+
+    def begin(self, problem):
+        """Prepare for a run on this problem, before any work is done; called on a clone.
+
+        Raises
+        ------
+        ValueError
+            If the sampler asks for more labels than there are.
+        """
+        self.problem_ = problem
+        for name in ("n_negatives", "n_candidates"):
+            value = getattr(self, name, None)
+            if value is None:
+                continue
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(f"{name}={value!r} of {self} must be a positive integer or None.")
+            if value > problem.n_labels:
+                raise ValueError(
+                    f"{name}={value} of {self} is more than the {problem.n_labels} labels of y. "
+                    f"Ask for fewer, or leave {name}=None to have it chosen by their number."
+                )
+        return self
+
+    def due(self, epoch, step):
+        """Whether :meth:`refresh` is to be called before this step of this epoch (from 0)."""
+        return False
+
+    def refresh(self, epoch, step, network, rows):
+        """Rebuild what has gone stale, where :meth:`due` said so.
+
+        Parameters
+        ----------
+        epoch, step : int
+        network : object
+            Offers ``hidden(rows)``, (len(rows), H), and ``label_weights`` (L, H) and
+            ``label_biases`` (L,): float32 tensors.
+        rows : ndarray, int64
+            The rows still to be visited in this epoch, in order.
+        """
+
+    def propose(self, rows, rng):
+        """Propose labels for these rows of the training data.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (B,), int64
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        Proposal, or a list of them
+        """
+        raise NotImplementedError
+
+    def __add__(self, other):
+        return UnionSampler(self, other)
+
+
+class UnionSampler(Sampler):
+    """The proposals of two samplers together; ``first + second`` builds it.
+
+    Parameters
+    ----------
+    first, second : Sampler
+
+    Examples
+    --------
+    >>> from skxmc.samplers import MIPSSampler, UniformSampler
+    >>> both = MIPSSampler(5) + UniformSampler(100)
+    >>> both.set_params(first__n_negatives=10)
+    UnionSampler(first=MIPSSampler(n_negatives=10),
+                 second=UniformSampler(n_negatives=100))
+    """
+
+    def __init__(self, first, second):
+        self.first = first
+        self.second = second
+
+    def begin(self, problem):
+        """See :meth:`Sampler.begin`."""
+        self.first.begin(problem)
+        self.second.begin(problem)
+        return self
+
+    def due(self, epoch, step):
+        """Whether either part is due."""
+        return self.first.due(epoch, step) or self.second.due(epoch, step)
+
+    def refresh(self, epoch, step, network, rows):
+        """Refresh the parts that are due."""
+        for part in (self.first, self.second):
+            if part.due(epoch, step):
+                part.refresh(epoch, step, network, rows)
+
+    def propose(self, rows, rng):
+        """Both parts' proposals."""
+        out = []
+        for part in (self.first, self.second):
+            proposal = part.propose(rows, rng)
+            out += [proposal] if isinstance(proposal, Proposal) else proposal
+        return out

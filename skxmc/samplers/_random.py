@@ -1,0 +1,137 @@
+"""Samplers that look at nothing but the label frequencies and the batch."""
+
+import numpy as np
+
+from skxmc.samplers._base import Proposal, Sampler
+
+
+class FullSampler(Sampler):
+    """Every label is a negative of every row: exact, and the yardstick of all samplers.
+
+    A step costs batch_size x n_labels scores: right for thousands of labels, or on a GPU.
+
+    Examples
+    --------
+    >>> from skxmc import XMCClassifier
+    >>> clf = XMCClassifier(sampler="full")
+    """
+
+    def propose(self, rows, rng):
+        """All labels, for all rows."""
+        return Proposal(np.arange(self.problem_.n_labels, dtype=np.int32), log_expected=0.0)
+
+
+class _Weighted(Sampler):
+    """A sampler that knows its probabilities, and so can weigh its labels by their inverse."""
+
+    def begin(self, problem):
+        super().begin(problem)
+        if not 0 <= self.importance <= 1:
+            raise ValueError(f"importance={self.importance!r} of {self} must lie in [0, 1].")
+        return self
+
+    def _proposal(self, labels, log_expected):
+        weight = np.exp(-self.importance * log_expected) if self.importance else 1.0
+        return Proposal(labels, weight, log_expected)
+
+
+class UniformSampler(_Weighted):
+    """Labels drawn uniformly, without replacement.
+
+    Parameters
+    ----------
+    n_negatives : int or None, default=None
+        Labels for each row; None: 400, or half of the labels where there are fewer than 800.
+    shared : bool, default=True
+        True: one draw for the whole batch, which turns a gather into a matrix product and is much
+        the faster; False: a draw for each row, with replacement (repeats are masked).
+    importance : float in [0, 1], default=0.0
+        Each drawn label weighs ``(n_labels / n_negatives) ** importance`` in the loss: 0 is plain
+        negative sampling (paper A), 1 is unbiased for the loss over all labels.
+
+    Examples
+    --------
+    >>> from skxmc.samplers import UniformSampler
+    >>> UniformSampler(100, importance=0.5)
+    UniformSampler(importance=0.5, n_negatives=100)
+    """
+
+    def __init__(self, n_negatives=None, shared=True, importance=0.0):
+        self.n_negatives = n_negatives
+        self.shared = shared
+        self.importance = importance
+
+    def begin(self, problem):
+        """See :meth:`Sampler.begin`."""
+        super().begin(problem)
+        self._n = self.n_negatives or min(400, -(-problem.n_labels // 2))
+        return self
+
+    def propose(self, rows, rng):
+        """One draw for the batch, or one for each row."""
+        n_labels = self.problem_.n_labels
+        if self.shared:
+            labels = rng.choice(n_labels, self._n, replace=False, shuffle=False)
+        else:
+            labels = rng.integers(0, n_labels, (len(rows), self._n))
+        return self._proposal(labels.astype(np.int32), np.log(self._n / n_labels))
+
+
+class FrequencySampler(_Weighted):
+    """Labels drawn with probability proportional to a power of their training frequency.
+
+    Parameters
+    ----------
+    n_negatives : int or None, default=None
+        Draws for the batch, with replacement, repeats dropped; None: as in `UniformSampler`.
+    power : float, default=0.75
+        0 is uniform over the labels with training rows, 1 follows the frequencies.
+    importance : float in [0, 1], default=0.0
+        Each label weighs ``expected count ** -importance``; 1 is unbiased.
+
+    Examples
+    --------
+    >>> from skxmc.samplers import FrequencySampler
+    >>> FrequencySampler(power=0.5)
+    FrequencySampler(power=0.5)
+    """
+
+    def __init__(self, n_negatives=None, power=0.75, importance=0.0):
+        self.n_negatives = n_negatives
+        self.power = power
+        self.importance = importance
+
+    def begin(self, problem):
+        """See :meth:`Sampler.begin`."""
+        super().begin(problem)
+        self._n = self.n_negatives or min(400, -(-problem.n_labels // 2))
+        counts = problem.label_counts.astype(np.float64)
+        p = np.where(counts > 0, np.maximum(counts, 1) ** self.power, 0.0)
+        p /= p.sum()
+        self._cumulative = np.cumsum(p)
+        # Chance that a label is among the distinct ones of n draws.
+        with np.errstate(divide="ignore"):
+            self._log_expected = np.log(-np.expm1(self._n * np.log1p(-np.minimum(p, 1 - 1e-9))))
+        return self
+
+    def propose(self, rows, rng):
+        """The distinct labels of one draw for the batch."""
+        at = np.searchsorted(self._cumulative, rng.random(self._n) * self._cumulative[-1], "right")
+        labels = np.unique(at)
+        return self._proposal(labels.astype(np.int32), self._log_expected[labels])
+
+
+class InBatchSampler(Sampler):
+    """The positives of the other rows of the batch: frequent labels are met often, rare ones seldom.
+
+    Examples
+    --------
+    >>> from skxmc import XMCClassifier
+    >>> clf = XMCClassifier(sampler="in-batch+uniform")
+    """
+
+    def propose(self, rows, rng):
+        """All labels that the batch carries, for all its rows."""
+        Y = self.problem_.Y
+        lists = [Y.indices[a:b] for a, b in zip(Y.indptr[rows], Y.indptr[rows + 1], strict=True)]
+        return Proposal(np.unique(np.concatenate(lists)).astype(np.int32))
