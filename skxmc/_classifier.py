@@ -22,7 +22,7 @@ from skxmc.losses import make_loss
 from skxmc.metrics import precision_at_k
 from skxmc.samplers import Problem, make_sampler
 
-# Score of a label that training has not seen: behind every trained label, and a probability above 0.
+# Score of a label that training has not seen: behind the trained ones, yet a probability above 0.
 UNSEEN = -50.0
 
 

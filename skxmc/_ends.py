@@ -47,7 +47,7 @@ class Table:
     bias_squares: torch.Tensor | None = None  # (n,) or (0,)
 
     def prepare_training(self):
-        """Start from a small sum of squares, or a first gradient of any size would be a full step."""
+        """Start from a small sum of squares: else a first gradient of any size is a full step."""
         self.squares = torch.full_like(self.weights[:, 0], FIRST_SQUARES)
         self.bias_squares = torch.full_like(self.biases, FIRST_SQUARES)
 

@@ -8,6 +8,7 @@ them lies plain torch with autograd.
 """
 
 import copy
+import itertools
 import warnings
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ class Weights:
             features=normal((n_features, sizes[0]), 0.07),
             hidden=[
                 normal((fan_in, fan_out), np.sqrt(2 / fan_in))
-                for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True)
+                for fan_in, fan_out in itertools.pairwise(sizes)
             ],
             hidden_biases=[np.zeros(size, np.float32) for size in sizes],
             labels=labels,

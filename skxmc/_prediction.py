@@ -1,4 +1,4 @@
-"""What a fitted network says of new rows, in blocks: an (n, L) matrix exists only where asked for."""
+"""What a fitted network says of new rows, block by block: no (n, L) matrix unless asked for."""
 
 import numpy as np
 import scipy.sparse as sp

@@ -1,7 +1,7 @@
 """The label side of `fit`: what y may be, and the two forms that it takes inside.
 
-Either a binary indicator, dense or sparse (n, L): `classes_` are the column numbers; or 1-d classes,
-which are one positive a row.
+Either a binary indicator, dense or sparse (n, L), whose `classes_` are the column numbers; or 1-d
+classes, which are one positive a row.
 """
 
 import numpy as np
