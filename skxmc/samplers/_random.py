@@ -122,7 +122,7 @@ class FrequencySampler(_Weighted):
 
 
 class InBatchSampler(Sampler):
-    """The positives of the other rows of the batch: frequent labels are met often, rare ones seldom.
+    """The positives of the other rows of the batch: frequent labels often, rare ones seldom.
 
     Examples
     --------
