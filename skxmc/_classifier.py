@@ -15,15 +15,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skxmc._ends import Rows
 from skxmc._network import Network, Weights
 from skxmc._prediction import as_csr, dense_scores, probabilities, rank
-from skxmc._targets import encode_targets
+from skxmc._targets import encode_targets, refuse_lists
 from skxmc._threads import count_threads
 from skxmc._training import Trainer
 from skxmc.losses import make_loss
 from skxmc.metrics import precision_at_k
 from skxmc.samplers import Problem, make_sampler
 
-# Score of a label that training has not seen: behind the trained ones, yet a probability above 0.
-UNSEEN = -50.0
+# Score of a label that training has not seen: behind every trained one whatever the scale of X,
+# and far enough from the end of float32 to be summed.
+UNSEEN = -1e30
 
 
 class XMCClassifier(ClassifierMixin, BaseEstimator):
@@ -80,6 +81,8 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     label_biases_ : ndarray of shape (n_labels,), float32
     loss_curve_ : list of float
         Mean training loss of a row, an entry an epoch.
+    epoch_seconds_ : list of float
+        Wall seconds of each epoch's training, index look-ups included, held-out scoring not.
     validation_scores_ : list of float or None
         Precision@1 on the held-out rows, an entry an epoch; None without `early_stopping`.
     n_iter_ : int
@@ -94,7 +97,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    Labels without a training row keep their columns, with a constant score of -50: they are never
+    Labels without a training row keep their columns, with a constant score of -1e30: they are never
     ranked before a trained label. Rows without features or labels are trained and predicted.
 
     References
@@ -121,7 +124,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     _parameter_constraints = {  # noqa: RUF012  (scikit-learn's convention)
         "sampler": [str, HasMethods(["begin", "propose"])],
         "loss": [str, HasMethods(["value_and_gradient"])],
-        "hidden_layer_sizes": ["array-like"],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
@@ -131,7 +134,11 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
-        "n_jobs": [Integral, None],
+        "n_jobs": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Integral, None, -1, closed="right"),
+            None,
+        ],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -197,6 +204,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
             numbers of rows differ, a parameter or the sampler's name is invalid, or the sampler
             asks for more negatives than there are labels. Nothing is trained then.
         """
+        refuse_lists(y)
         X, y = validate_data(
             self, X, y, accept_sparse="csr", dtype=[np.float32, np.float64], multi_output=True
         )
@@ -229,6 +237,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         problem = Problem(
             Y=Rows.of(Y, values=False),
             label_counts=counts,
+            n_columns=len(self.classes_),
             batch_size=self.batch_size or int(np.clip(n_rows // 64, 8, 64)),
             random_state=seed,
             # A GPU is busy with one stream of batches.
@@ -248,13 +257,13 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
 
         `seen` says which labels the trainer's columns are.
         """
-        self.loss_curve_ = []
+        self.loss_curve_, self.epoch_seconds_ = [], []
         self.validation_scores_ = [] if held_out else None
         best, best_weights, since = -1.0, None, 0
         for epoch in range(self.max_iter):
             start = time.perf_counter()
             self.loss_curve_.append(trainer.epoch(epoch))
-            seconds = time.perf_counter() - start
+            self.epoch_seconds_.append(time.perf_counter() - start)
             if held_out:
                 X_held, Y_held = _as_rows(held_out[0]), held_out[1]
                 labels, _ = rank(trainer.network, X_held, Y_held.shape[0], 1, trainer.n_threads)
@@ -263,14 +272,15 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
                 since = 0 if score > best else since + 1
                 if score > best:
                     best, best_weights = score, trainer.network.weights().copy()
-            self._log(self._progress(epoch, seconds, trainer.n_rows))
+            self._log(self._progress(epoch, trainer.n_rows))
             if since >= self.n_iter_no_change:
                 self._log(f"precision@1 has not risen for {since} epochs: stopped")
                 break
         self.n_iter_ = epoch + 1
         return best_weights or trainer.network.weights()
 
-    def _progress(self, epoch, seconds, n_rows):
+    def _progress(self, epoch, n_rows):
+        seconds = self.epoch_seconds_[-1]
         held = f"  held-out P@1 {self.validation_scores_[-1]:.4f}" if self.early_stopping else ""
         return (
             f"epoch {epoch + 1:3d}/{self.max_iter}  loss {self.loss_curve_[-1]:8.4f}{held}"
@@ -413,6 +423,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         -------
         float
         """
+        check_is_fitted(self)
         if self._kind == "classes":
             return float(np.mean(np.asarray(self.predict(X)) == np.asarray(y)))
         network, X = self._prepare(X)
@@ -439,8 +450,13 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _as_rows(X):
-    """Sparse X in the form of the kernels, dense X as float32."""
-    return Rows.of(X) if sp.issparse(X) else np.asarray(X, dtype=np.float32)
+    """Sparse X in the form of the kernels, dense X as float32; the user's X stays as it is."""
+    if not sp.issparse(X):
+        return np.asarray(X, dtype=np.float32)
+    if not X.has_canonical_format:  # the order of a sum shows in its last bits
+        X = X.copy()
+        X.sum_duplicates()
+    return Rows.of(X)
 
 
 def _hidden_sizes(sizes):
@@ -452,6 +468,9 @@ def _hidden_sizes(sizes):
     return sizes
 
 
+_DEVICES = "'auto', 'cpu', 'cuda' or 'cuda:1'."
+
+
 def _device(name):
     """The torch device of a name; "auto" takes a GPU where there is one."""
     import torch
@@ -461,7 +480,9 @@ def _device(name):
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device={name!r} is unknown: 'auto', 'cpu', 'cuda', 'cuda:1'.") from error
+        raise ValueError(f"device={name!r} is unknown: {_DEVICES}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={name!r} is not supported: {_DEVICES}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={name!r}: torch finds no GPU here. Use device='auto' or 'cpu'.")
     return name

@@ -12,6 +12,7 @@ import torch
 from skxmc._ends import Rows
 from skxmc._threads import blocks, for_each
 
+FEW = 100  # labels up to which an index is not worth building
 INDEXES = ("auto", "exact", "faiss", "pynndescent")
 
 
@@ -49,7 +50,7 @@ class ExactIndex:
     def build(self, weights, biases=None):
         """Nothing to build: the weights are copied, as they will move while the index is used."""
         self._weights = weights.clone()
-        self._biases = torch.zeros(len(weights)) if biases is None else biases.clone()
+        self._biases = weights.new_zeros(len(weights)) if biases is None else biases.clone()
         return self
 
     def search(self, hidden, k, exclude=None, rows=None):
@@ -82,10 +83,18 @@ class _Approximate:
         self.n_threads = n_threads
 
     def build(self, weights, biases=None):
-        """Build the index over a copy of the label weights, (L, H)."""
-        columns = [weights] if biases is None else [weights, biases[:, None]]
+        """Build the index over a copy of the label weights, (L, H).
+
+        The biases are centred, which changes no ranking: log-odds of -10 would be most of every
+        inner product between labels, from which an index learns who is near whom.
+        """
+        columns = [weights] if biases is None else [weights, (biases - biases.mean())[:, None]]
         self._has_bias = biases is not None
-        self._build(torch.cat(columns, 1).cpu().numpy().copy())
+        vectors = torch.cat(columns, 1).cpu().numpy().copy()
+        # Of few labels a graph or lists find no more than a fraction.
+        self._few = vectors if len(vectors) <= FEW else None
+        if self._few is None:
+            self._build(vectors)
         return self
 
     def search(self, hidden, k, exclude=None, rows=None):
@@ -94,19 +103,28 @@ class _Approximate:
         if self._has_bias:
             queries = np.column_stack([queries, np.ones(len(queries), np.float32)])
         if exclude is None:
-            return self._search(queries, k).astype(np.int32)
+            return self._find(queries, k, k)
         # Fetch as many more labels as there are positives to drop; rows of few and of many apart.
         counts = exclude.indptr[rows + 1] - exclude.indptr[rows]
         out = np.full((len(rows), k), -1, np.int32)
         for part in np.array_split(np.argsort(counts, kind="stable"), 4):
             if len(part):
-                found = self._search(queries[part], k + int(min(counts[part].max(), 4 * k)))
-                out[part] = drop(found.astype(np.int32), exclude, rows[part])[:, :k]
+                fetch = k + int(min(counts[part].max(), 4 * k))
+                out[part] = drop(self._find(queries[part], fetch, k), exclude, rows[part])[:, :k]
         return out
+
+    def _find(self, queries, fetch, at_least):
+        """`fetch` labels for each query, as far as there are so many; -1 fills up to `at_least`."""
+        if self._few is None:
+            found = self._search(queries, fetch)
+        else:
+            found = np.argsort(-(queries @ self._few.T), axis=1, kind="stable")[:, :fetch]
+        missing = max(0, at_least - found.shape[1])
+        return np.pad(found.astype(np.int32), ((0, 0), (0, missing)), constant_values=-1)
 
 
 class FaissIndex(_Approximate):
-    """Inverted lists around k-means centres (IVF), a quarter of the lists probed."""
+    """Inverted lists around k-means centres (IVF), an eighth of the lists probed, at least 32."""
 
     def _build(self, vectors):
         import faiss
@@ -121,7 +139,7 @@ class FaissIndex(_Approximate):
             self._index.cp.min_points_per_centroid = 1  # no warning for small label sets
             self._index.train(vectors)
             self._index.add(vectors)
-        self._index.nprobe = max(8, n_lists // 4)
+        self._index.nprobe = min(n_lists, max(32, n_lists // 8))
 
     def _search(self, queries, k):
         with self._threads():
@@ -154,7 +172,7 @@ class PyNNDescentIndex(_Approximate):
         self._index = NNDescent(
             vectors,
             metric="inner_product",
-            n_neighbors=min(30, len(vectors) - 1) if len(vectors) > 2 else 2,
+            n_neighbors=30,
             random_state=self.random_state % 2**31,
             n_jobs=self.n_threads,
         )
@@ -162,7 +180,7 @@ class PyNNDescentIndex(_Approximate):
         self._index.prepare()
 
     def _search(self, queries, k):
-        return self._index.query(queries, k=min(k, self._n), epsilon=0.2)[0]
+        return self._index.query(queries, k=min(k, self._n), epsilon=0.3)[0]
 
 
 def drop(found, exclude, rows):

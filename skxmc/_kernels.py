@@ -56,7 +56,8 @@ def gather_dot(starts, ends, ids, hidden, table, biases, out):
             out[p] = total + biases[row]
 
 
-@_jit_reorder
+# Inlined: whether the compiler merges a helper from the cache would show in the last bits.
+@numba.njit(nogil=True, error_model="numpy", fastmath=_REORDER, inline="always")
 def _adagrad_row(gradient, row, squares, rate):
     """One step of row-wise Adagrad; returns the row's sum of mean squared gradients."""
     width = row.size
@@ -70,7 +71,7 @@ def _adagrad_row(gradient, row, squares, rate):
     return total
 
 
-@_jit_reorder
+@numba.njit(nogil=True, error_model="numpy", fastmath=_REORDER, inline="always")
 def _adagrad_number(gradient, row, numbers, squares, rate):
     squares[row] += gradient * gradient
     numbers[row] -= rate * gradient / np.sqrt(squares[row])

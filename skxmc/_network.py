@@ -130,7 +130,7 @@ class Network:
         return self._dense(X, rows) @ self.features.weights
 
     def _dense(self, X, rows):
-        return self._tensor(X[rows])
+        return torch.from_numpy(X[rows]).to(self.device)  # fancy indexing copies
 
     def middle(self, inputs, dropout=None):
         """Hidden vectors (B, H). `dropout(shape)` gives the mask of a layer, scaled to mean 1."""
@@ -162,9 +162,11 @@ class Network:
     def _shared(self, labels, block=16384):
         """Blocks of the shared labels: (columns, weights, biases)."""
         weights, biases = self.labels.weights, self.labels.biases
+        # All labels in order, as `FullSampler` proposes them, need no copy.
+        everything = len(labels) == self.n_labels and (np.diff(labels) == 1).all()
         for start in range(0, len(labels), block):
             columns = slice(start, min(start + block, len(labels)))
-            if len(labels) == self.n_labels:  # all of them, in order: no copy
+            if everything:
                 yield columns, weights[columns], biases[columns]
             else:
                 ids = torch.from_numpy(labels[columns]).to(self.device)

@@ -6,8 +6,10 @@ classes, which are one positive a row.
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
+
+_BINARIZE = "MultiLabelBinarizer(sparse_output=True) makes an indicator from lists of labels."
 
 
 def encode_targets(y):
@@ -26,18 +28,25 @@ def encode_targets(y):
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "biuf":
         return _indicator(sp.csr_array(y)), np.arange(y.shape[1]), "dense"
-    check_classification_targets(y)
-    if type_of_target(y).startswith("multi") and y.ndim == 2:
+    if y.ndim == 2 and y.shape[1] > 1:
         raise ValueError(
-            "y must be a binary indicator matrix of 0 and 1, or 1-d classes. "
-            "MultiLabelBinarizer(sparse_output=True) makes one from lists of labels."
+            f"y must be a binary indicator matrix of 0 and 1, or 1-d classes. {_BINARIZE}"
         )
+    check_classification_targets(y)
     classes, at = np.unique(column_or_1d(y, warn=True), return_inverse=True)
     n = len(at)
     Y = sp.csr_array(
         (np.ones(n, np.int8), at.astype(np.int32), np.arange(n + 1)), shape=(n, len(classes))
     )
     return Y, classes, "classes"
+
+
+def refuse_lists(y):
+    """Raise where y holds a list of labels for each row, which numpy would only call ragged."""
+    if isinstance(y, (list, tuple)) and any(isinstance(row, (list, tuple, set)) for row in y):
+        sizes = {len(row) if hasattr(row, "__len__") else -1 for row in y}
+        if len(sizes) > 1 or any(isinstance(row, set) for row in y):
+            raise ValueError(f"y holds lists of labels. {_BINARIZE}")
 
 
 def _indicator(Y):

@@ -35,17 +35,23 @@ def for_each(work, items, n_threads):
             return next(items, _END)
 
     def drain():
-        torch.set_num_threads(1)  # for this thread; the process-wide default is put back below
+        torch.get_num_threads()  # a thread's first call takes over the default: let that be past
+        torch.set_num_threads(1)  # of this thread, but also the default of threads to come
         ready.wait()
-        while not stop.is_set() and (item := draw()) is not _END:
-            work(item)
+        try:
+            while not stop.is_set() and (item := draw()) is not _END:
+                work(item)
+        except BaseException:
+            stop.set()
+            raise
 
-    default = torch.get_num_threads()
     ready = threading.Barrier(n_threads + 1)
     with ThreadPoolExecutor(n_threads) as pool:
-        futures = [pool.submit(drain) for _ in range(n_threads)]
-        ready.wait()
-        torch.set_num_threads(default)
+        with _STARTING:
+            default = torch.get_num_threads()
+            futures = [pool.submit(drain) for _ in range(n_threads)]
+            ready.wait()
+            torch.set_num_threads(default)
         try:
             for future in futures:
                 future.result()
@@ -54,6 +60,7 @@ def for_each(work, items, n_threads):
 
 
 _END = object()
+_STARTING = threading.Lock()  # so that nobody takes another caller's momentary 1 for the default
 
 
 def blocks(n, size):

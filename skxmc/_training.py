@@ -56,6 +56,8 @@ def make_shortlist(Y, rows, proposals, rng, slot, max_positives=256):
     for a in own + common:
         weights.append(np.broadcast_to(np.float32(a.weight), a.labels.shape[-1]))
     shared = np.concatenate([labels[0, :0], *(a.labels for a in common)])
+    if max(labels[:, p:].max(initial=-1), shared.max(initial=-1)) >= Y.shape[1]:
+        raise IndexError(f"The sampler proposed a label beyond the {Y.shape[1]} that there are.")
     weights = np.concatenate(weights)  # (r + s,)
     if len(common) > 1:  # what two samplers propose to all counts once
         shared, first = np.unique(shared, return_index=True)

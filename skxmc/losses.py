@@ -42,7 +42,19 @@ class Loss(BaseEstimator):
         raise NotImplementedError
 
     def value_and_gradient(self, scores, targets, weights):
-        """The loss of the batch as a float, and its gradient with respect to the scores (B, m)."""
+        """The loss of the batch and its gradient.
+
+        Parameters
+        ----------
+        scores, targets, weights : Tensor of shape (B, m)
+            As in :meth:`forward`.
+
+        Returns
+        -------
+        value : float
+        gradient : Tensor of shape (B, m)
+            With respect to the scores.
+        """
         import torch
 
         scores = scores.detach().requires_grad_()

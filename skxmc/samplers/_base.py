@@ -16,7 +16,9 @@ class Problem:
     Y : Rows
         The label lists, CSR: ``Y.indptr`` (n + 1,) int64, ``Y.indices`` (nnz,) int32.
     label_counts : ndarray of shape (n_labels,), int64
-        How many rows carry each label.
+        How many rows carry each label. Labels without a training row take no part.
+    n_columns : int or None
+        Number of labels of the user's y, those without a training row included.
     batch_size : int
         Rows in a step.
     random_state : int
@@ -29,6 +31,7 @@ class Problem:
 
     Y: Any
     label_counts: np.ndarray
+    n_columns: int | None = None
     batch_size: int = 256
     random_state: int = 0
     n_threads: int = 1
@@ -41,8 +44,21 @@ class Problem:
 
     @property
     def n_labels(self):
-        """Number of labels, those without a training row included."""
+        """Number of labels with a training row."""
         return len(self.label_counts)
+
+    def at_most(self, n):
+        """Clip a number of labels to those that have a training row, which a fold may have fewer of.
+
+        Parameters
+        ----------
+        n : int
+
+        Returns
+        -------
+        int
+        """
+        return min(n, self.n_labels)
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,7 @@ class Proposal:
     weight : float or ndarray of shape (m,)
         Weight of these labels in the loss.
     log_expected : float or ndarray of shape (m,)
-        Log of the expected number of times that each of them is proposed to a row; NaN: unknown.
+        Log of the chance that a label is among those proposed to a row; NaN: unknown.
     """
 
     labels: np.ndarray
@@ -91,27 +107,47 @@ class Sampler(BaseEstimator):
     def begin(self, problem):
         """Prepare for a run on this problem, before any work is done; called on a clone.
 
+        Parameters
+        ----------
+        problem : Problem
+
+        Returns
+        -------
+        Sampler
+            Itself.
+
         Raises
         ------
         ValueError
             If the sampler asks for more labels than there are.
         """
         self.problem_ = problem
+        most = problem.n_columns or problem.n_labels
         for name in ("n_negatives", "n_candidates"):
             value = getattr(self, name, None)
             if value is None:
                 continue
-            if not isinstance(value, (int, np.integer)) or value < 1:
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r} of {self} must be a positive integer or None.")
-            if value > problem.n_labels:
+            if value > most:
                 raise ValueError(
-                    f"{name}={value} of {self} is more than the {problem.n_labels} labels of y. "
+                    f"{name}={value} of {self} is more than the {most} labels of y. "
                     f"Ask for fewer, or leave {name}=None to have it chosen by their number."
                 )
         return self
 
     def due(self, epoch, step):
-        """Whether :meth:`refresh` is to be called before this step of this epoch (from 0)."""
+        """Whether :meth:`refresh` is to be called before this step of this epoch.
+
+        Parameters
+        ----------
+        epoch, step : int
+            Both from 0; steps are counted within the epoch.
+
+        Returns
+        -------
+        bool
+        """
         return False
 
     def refresh(self, epoch, step, network, rows):
@@ -142,6 +178,8 @@ class Sampler(BaseEstimator):
         raise NotImplementedError
 
     def __add__(self, other):
+        if not hasattr(other, "propose"):
+            return NotImplemented
         return UnionSampler(self, other)
 
 

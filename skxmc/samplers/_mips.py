@@ -80,8 +80,10 @@ class MIPSSampler(Sampler):
 
         super().begin(problem)
         half = -(-problem.n_labels // 2)
-        self._n = self.n_negatives or min(5, half)
-        self._n_candidates = self.n_candidates or max(self._n, min(10 * self._n, half))
+        self._n = problem.at_most(self.n_negatives or min(5, half))
+        self._n_candidates = problem.at_most(
+            self.n_candidates or max(self._n, min(10 * self._n, half))
+        )
         if self._n_candidates < self._n:
             raise ValueError(
                 f"n_candidates={self.n_candidates} of {self} is less than n_negatives={self._n}, "
@@ -133,6 +135,8 @@ class MIPSSampler(Sampler):
             return []
         candidates = self._candidates[rows]  # (B, n_candidates), the valid ones first
         n_valid = (candidates >= 0).sum(1, keepdims=True)  # (B, 1)
-        strata = np.arange(self._n) + rng.random((len(rows), self._n))  # (B, n)
-        at = np.where(n_valid > self._n, strata * n_valid / self._n, np.arange(self._n))
-        return Proposal(np.take_along_axis(candidates, at.astype(np.int64), 1))
+        edges = np.arange(self._n + 1) * n_valid // self._n  # (B, n + 1)
+        sizes = np.diff(edges)
+        at = edges[:, :-1] + (rng.random(sizes.shape) * sizes).astype(np.int64)  # (B, n), distinct
+        at = np.where(n_valid > self._n, at, np.arange(self._n))
+        return Proposal(np.take_along_axis(candidates, at, 1))

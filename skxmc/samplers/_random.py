@@ -1,5 +1,7 @@
 """Samplers that look at nothing but the label frequencies and the batch."""
 
+from numbers import Real
+
 import numpy as np
 
 from skxmc.samplers._base import Proposal, Sampler
@@ -47,7 +49,8 @@ class UniformSampler(_Weighted):
         the faster; False: a draw for each row, with replacement (repeats are masked).
     importance : float in [0, 1], default=0.0
         Each drawn label weighs ``(n_labels / n_negatives) ** importance`` in the loss: 0 is plain
-        negative sampling (paper A), 1 is unbiased for the loss over all labels.
+        negative sampling (paper A), 1 is unbiased for the loss over all labels. In a sum of
+        samplers, a label that several propose to the whole batch weighs as the first says.
 
     Examples
     --------
@@ -64,7 +67,11 @@ class UniformSampler(_Weighted):
     def begin(self, problem):
         """See :meth:`Sampler.begin`."""
         super().begin(problem)
-        self._n = self.n_negatives or min(400, -(-problem.n_labels // 2))
+        self._n = problem.at_most(self.n_negatives or min(400, -(-problem.n_labels // 2)))
+        chance = self._n / problem.n_labels
+        if not self.shared:  # to be among n draws with replacement
+            chance = 1 - (1 - 1 / problem.n_labels) ** self._n
+        self._log_expected = np.log(chance)
         return self
 
     def propose(self, rows, rng):
@@ -74,7 +81,7 @@ class UniformSampler(_Weighted):
             labels = rng.choice(n_labels, self._n, replace=False, shuffle=False)
         else:
             labels = rng.integers(0, n_labels, (len(rows), self._n))
-        return self._proposal(labels.astype(np.int32), np.log(self._n / n_labels))
+        return self._proposal(labels.astype(np.int32), self._log_expected)
 
 
 class FrequencySampler(_Weighted):
@@ -104,7 +111,9 @@ class FrequencySampler(_Weighted):
     def begin(self, problem):
         """See :meth:`Sampler.begin`."""
         super().begin(problem)
-        self._n = self.n_negatives or min(400, -(-problem.n_labels // 2))
+        if not (isinstance(self.power, Real) and np.isfinite(self.power)):
+            raise ValueError(f"power={self.power!r} of {self} must be a finite number.")
+        self._n = problem.at_most(self.n_negatives or min(400, -(-problem.n_labels // 2)))
         counts = problem.label_counts.astype(np.float64)
         p = np.where(counts > 0, np.maximum(counts, 1) ** self.power, 0.0)
         p /= p.sum()
