@@ -5,9 +5,11 @@ knows no bias gets it as one more column, against a query of one more 1.
 """
 
 import importlib.util
+import warnings
 
 import numpy as np
 import torch
+from scipy.sparse import SparseEfficiencyWarning
 
 from skxmc._ends import Rows
 from skxmc._threads import blocks, for_each
@@ -169,15 +171,17 @@ class PyNNDescentIndex(_Approximate):
     def _build(self, vectors):
         from pynndescent import NNDescent
 
-        self._index = NNDescent(
-            vectors,
-            metric="inner_product",
-            n_neighbors=30,
-            random_state=self.random_state % 2**31,
-            n_jobs=self.n_threads,
-        )
+        with warnings.catch_warnings():  # how 0.6 builds its graph, which no caller can change
+            warnings.simplefilter("ignore", SparseEfficiencyWarning)
+            self._index = NNDescent(
+                vectors,
+                metric="inner_product",
+                n_neighbors=30,
+                random_state=self.random_state % 2**31,
+                n_jobs=self.n_threads,
+            )
+            self._index.prepare()
         self._n = len(vectors)
-        self._index.prepare()
 
     def _search(self, queries, k):
         return self._index.query(queries, k=min(k, self._n), epsilon=0.3)[0]

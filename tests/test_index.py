@@ -35,7 +35,7 @@ def integers(rng, *shape):
 
 
 def label_rows(n_rows, n_labels, density, rng):
-    Y = sp.random_array((n_rows, n_labels), density=density, format="csr", rng=rng)
+    Y = sp.csr_array(sp.random(n_rows, n_labels, density, "csr", random_state=rng))
     return Rows.of(Y, values=False)
 
 

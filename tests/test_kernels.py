@@ -269,7 +269,7 @@ def test_training_starts_from_the_same_small_sum_of_squares_everywhere():
 
 
 def test_rows_of_a_matrix_copy_only_what_has_another_dtype():
-    matrix = sp.random_array((5, 7), density=0.5, format="csr", dtype=np.float32, rng=0)
+    matrix = sp.random(5, 7, 0.5, "csr", np.float32, random_state=0)
     matrix.indptr = matrix.indptr.astype(np.int64)
     matrix.indices = matrix.indices.astype(np.int32)
     rows = Rows.of(matrix)

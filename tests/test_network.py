@@ -40,10 +40,10 @@ def make_weights(sizes=(4,), n_features=N_FEATURES, n_labels=N_LABELS, seed=0):
 
 
 def make_matrix(kind, n_rows=N_ROWS, seed=0):
-    """The same rows in either form, two of them empty; and as float64 for the slow truth."""
+    """Rows in either form, two empty, without feature 0; and as float64 for the slow truth."""
     rng = np.random.default_rng(seed)
-    X = sp.random_array((n_rows, N_FEATURES), density=0.3, format="lil", rng=rng)
-    X[1], X[n_rows - 1] = 0, 0
+    X = sp.random(n_rows, N_FEATURES, 0.3, "lil", random_state=rng)
+    X[1], X[n_rows - 1], X[:, 0] = 0, 0, 0
     X = sp.csr_array(X, dtype=np.float32)
     return (Rows.of(X) if kind == "sparse" else X.toarray()), X.toarray().astype(float)
 

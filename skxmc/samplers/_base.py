@@ -48,7 +48,7 @@ class Problem:
         return len(self.label_counts)
 
     def at_most(self, n):
-        """Clip a number of labels to those that have a training row, which a fold may have fewer of.
+        """Clip to the number of labels with a training row: a fold may have fewer than y.
 
         Parameters
         ----------
