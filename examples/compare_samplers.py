@@ -86,7 +86,9 @@ def main():
     parser.add_argument("--data", type=Path, help="training file, text, .gz too")
     parser.add_argument("--test-data", type=Path, help="test file; else a fifth is split off")
     parser.add_argument(
-        "--samplers", nargs="+", default=["uniform", "in-batch", "mips", "mips+uniform"]
+        "--samplers",
+        nargs="+",
+        default=["uniform", "in-batch", "mips+uniform", "mips+in-batch+uniform"],
     )
     parser.add_argument("--labels", type=int, default=5_000, help="of the synthetic problem")
     parser.add_argument("--width", type=int, default=256, help="of the hidden layer")

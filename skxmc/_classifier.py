@@ -9,13 +9,13 @@ from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skxmc._ends import Rows
 from skxmc._network import Network, Weights
 from skxmc._prediction import as_csr, dense_scores, probabilities, rank
-from skxmc._targets import encode_targets, refuse_lists
+from skxmc._targets import encode_targets, positive_weights, refuse_lists
 from skxmc._threads import count_threads
 from skxmc._training import Trainer
 from skxmc.losses import make_loss
@@ -36,9 +36,11 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    sampler : str or Sampler, default="mips+uniform"
+    sampler : str or Sampler, default="mips+in-batch+uniform"
         Who proposes negatives: names from ``skxmc.samplers.SAMPLERS`` joined by ``+``, or an object
-        such as ``MIPSSampler(5) + UniformSampler(400)``.
+        such as ``MIPSSampler(5) + UniformSampler(400)``. The default is "mips+uniform", which is
+        paper A [A]_, and the other rows' labels, without which frequent labels are negatives too
+        seldom.
     loss : str or Loss, default="bce"
         What a shortlist of scores costs: a name from ``skxmc.losses.LOSSES``, or an object.
     hidden_layer_sizes : tuple of int, default=(512,)
@@ -47,6 +49,11 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         Epochs: how often each row is visited.
     batch_size : int or None, default=None
         Rows in a step. None: 64, fewer where there are fewer than 4,096 rows.
+    positive_weight : {None, "propensity", "class-balanced"} or array-like, default=None
+        How much a positive of each label weighs in the loss, scaled to mean 1: None, all alike;
+        "propensity", ``2 / p - 1`` with p of :func:`skxmc.metrics.propensities`, which buys
+        PSP@k for P@k [P]_; "class-balanced", ``(1 - 0.9) / (1 - 0.9 ** frequency)``; or a number
+        for each label.
     learning_rate_init : float, default=0.1
         Step size of Adagrad at the start; it falls linearly to 0 at the end of `max_iter` epochs.
     dropout : float in [0, 1), default=0.3
@@ -104,6 +111,8 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     ----------
     .. [A] Qaraei and Babbar, "Meta-classifier free negative sampling for extreme multilabel
        classification", Machine Learning, 2023.
+    .. [P] Qaraei et al., "Convex surrogates for unbiased loss functions in extreme classification
+       with missing labels", WWW 2021.
 
     Examples
     --------
@@ -122,11 +131,16 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     """
 
     _parameter_constraints = {  # noqa: RUF012  (scikit-learn's convention)
-        "sampler": [str, HasMethods(["begin", "propose"])],
-        "loss": [str, HasMethods(["value_and_gradient"])],
+        "sampler": [str, HasMethods(["begin", "start_epoch", "due", "propose"])],
+        "loss": [str, HasMethods(["begin", "value_and_gradient"])],
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "positive_weight": [
+            StrOptions({"propensity", "class-balanced"}),
+            "array-like",
+            None,
+        ],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "top_k": [Interval(Integral, 1, None, closed="left"), None],
@@ -145,12 +159,13 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        sampler="mips+uniform",
+        sampler="mips+in-batch+uniform",
         loss="bce",
         *,
         hidden_layer_sizes=(512,),
         max_iter=10,
         batch_size=None,
+        positive_weight=None,
         learning_rate_init=0.1,
         dropout=0.3,
         top_k=None,
@@ -167,6 +182,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.max_iter = max_iter
         self.batch_size = batch_size
+        self.positive_weight = positive_weight
         self.learning_rate_init = learning_rate_init
         self.dropout = dropout
         self.top_k = top_k
@@ -211,7 +227,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         Y, self.classes_, self._kind = encode_targets(y)
         sizes = _hidden_sizes(self.hidden_layer_sizes)
         sampler = clone(make_sampler(self.sampler), safe=False)
-        loss = make_loss(self.loss)
+        loss = clone(make_loss(self.loss), safe=False)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
 
         held_out = None
@@ -224,12 +240,14 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
             held_out = X_held, Y_held
         # A label without a row is no use as a negative either: train on those that have one.
         seen = np.flatnonzero(np.bincount(Y.indices, minlength=Y.shape[1]))
-        trainer = self._make_trainer(X, Y[:, seen], sizes, sampler, loss, seed)
+        weights = positive_weights(self.positive_weight, Y)
+        weights = None if weights is None else weights[seen]
+        trainer = self._make_trainer(X, Y[:, seen], sizes, sampler, loss, weights, seed)
         weights = self._train(trainer, held_out, seen)
         self._store(weights, seen)
         return self
 
-    def _make_trainer(self, X, Y, sizes, sampler, loss, seed):
+    def _make_trainer(self, X, Y, sizes, sampler, loss, positive_weights, seed):
         """All that a run needs; the sampler finds what is wrong with its parameters first."""
         device = _device(self.device)
         n_rows, n_labels = Y.shape
@@ -244,12 +262,13 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
             n_threads=1 if device != "cpu" else count_threads(self.n_jobs, n_rows, 10_000),
             log=self._log,
         )
-        sampler = sampler.begin(problem)
+        sampler, loss = sampler.begin(problem), loss.begin(problem)
         log_odds = np.log((counts + 0.5) / (n_rows - counts + 0.5))
         weights = Weights.initial(X.shape[1], sizes, log_odds, np.random.default_rng(seed))
         return Trainer(
             Network(weights, device), _as_rows(X), problem, sampler, loss,
             n_epochs=self.max_iter, learning_rate=self.learning_rate_init, dropout=self.dropout,
+            positive_weights=positive_weights,
         )  # fmt: skip
 
     def _train(self, trainer, held_out, seen):

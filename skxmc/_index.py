@@ -176,7 +176,7 @@ class PyNNDescentIndex(_Approximate):
             self._index = NNDescent(
                 vectors,
                 metric="inner_product",
-                n_neighbors=30,
+                n_neighbors=60,
                 random_state=self.random_state % 2**31,
                 n_jobs=self.n_threads,
             )
@@ -184,7 +184,7 @@ class PyNNDescentIndex(_Approximate):
         self._n = len(vectors)
 
     def _search(self, queries, k):
-        return self._index.query(queries, k=min(k, self._n), epsilon=0.3)[0]
+        return self._index.query(queries, k=min(k, self._n), epsilon=0.5)[0]
 
 
 def drop(found, exclude, rows):

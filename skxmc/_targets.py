@@ -9,6 +9,8 @@ import scipy.sparse as sp
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
+from skxmc.metrics import propensities
+
 _BINARIZE = "MultiLabelBinarizer(sparse_output=True) makes an indicator from lists of labels."
 
 
@@ -39,6 +41,28 @@ def encode_targets(y):
         (np.ones(n, np.int8), at.astype(np.int32), np.arange(n + 1)), shape=(n, len(classes))
     )
     return Y, classes, "classes"
+
+
+def positive_weights(kind, Y):
+    """How much a positive of each label weighs in the loss, (L,) float32, or None for all alike.
+
+    The weights have mean 1 over the positives of Y, so that the loss keeps its scale.
+    """
+    if kind is None:
+        return None
+    counts = np.bincount(Y.indices, minlength=Y.shape[1])
+    if isinstance(kind, str) and kind == "propensity":
+        weights = 2 / propensities(Y) - 1
+    elif isinstance(kind, str) and kind == "class-balanced":
+        weights = 0.1 / (1 - 0.9 ** np.maximum(counts, 1))
+    else:
+        weights = np.asarray(kind, dtype=np.float64)
+        if weights.shape != (Y.shape[1],) or not (weights >= 0).all() or not weights.any():
+            raise ValueError(
+                f"positive_weight={kind!r} must be None, 'propensity', 'class-balanced' or "
+                f"{Y.shape[1]} numbers >= 0, one for each label."
+            )
+    return (weights * (counts.sum() / (weights @ counts))).astype(np.float32)
 
 
 def refuse_lists(y):

@@ -5,66 +5,18 @@ gives the same bits at each run.
 """
 
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from skxmc._network import hidden_vectors
+from skxmc._shortlist import MAX_POSITIVES, keep_hardest, make_shortlist
 from skxmc._threads import for_each
 from skxmc.samplers import Proposal
 
 # The dense weights between the tables move in every step, a table row in few: at the rate of the
 # tables they would run ahead of them (stackexchange4: P@1 53 instead of 61).
 MIDDLE_RATE = 0.1
-
-
-@dataclass
-class Shortlist:
-    """The labels that a batch is trained against: each row's own, then those that all rows share.
-
-    Of the r own places the first `n_positives` hold positives, the rest proposals for the row; the
-    s shared ones hold proposals for the whole batch. A place of weight 0 does not count: padding,
-    a proposal that is a positive of the row, or a repeat.
-    """
-
-    labels: np.ndarray  # (B, r) int32, -1: none
-    shared: np.ndarray  # (s,) int32, distinct
-    n_positives: int
-    weights: np.ndarray  # (B, r + s) float32
-
-
-def make_shortlist(Y, rows, proposals, rng, slot, max_positives=256):
-    """Positives + negatives -> shortlist, with accidental hits and repeats masked.
-
-    A row of more than `max_positives` labels is trained on that many of them, drawn anew at each
-    visit; the others are masked, never taken for negatives. `slot` is scratch: -1 for each label.
-    """
-    from skxmc import _kernels
-
-    counts = Y.indptr[rows + 1] - Y.indptr[rows]
-    p = int(min(counts.max(), max_positives))
-    own = [a for a in proposals if a.labels.ndim == 2]
-    common = [a for a in proposals if a.labels.ndim == 1]
-    labels = np.empty((len(rows), p + sum(a.labels.shape[1] for a in own)), np.int32)
-    if p:  # where to start in the lists of rows that have too many
-        labels[:, 0] = rng.integers(0, 2**31, len(rows)) % np.maximum(counts, 1)
-    r = p
-    weights = [np.ones(p, np.float32)]
-    for a in own:
-        labels[:, r : (r := r + a.labels.shape[1])] = a.labels
-    for a in own + common:
-        weights.append(np.broadcast_to(np.float32(a.weight), a.labels.shape[-1]))
-    shared = np.concatenate([labels[0, :0], *(a.labels for a in common)])
-    if max(labels[:, p:].max(initial=-1), shared.max(initial=-1)) >= Y.shape[1]:
-        raise IndexError(f"The sampler proposed a label beyond the {Y.shape[1]} that there are.")
-    weights = np.concatenate(weights)  # (r + s,)
-    if len(common) > 1:  # what two samplers propose to all counts once
-        shared, first = np.unique(shared, return_index=True)
-        weights = np.concatenate([weights[:r], weights[r:][first]])
-    mask = np.zeros((len(rows), r + len(shared)), bool)
-    _kernels.fill_shortlist(Y.indptr, Y.indices, rows, p, labels, shared, mask, slot)
-    return Shortlist(labels, shared, p, mask * weights)
 
 
 class _Worker:
@@ -91,9 +43,14 @@ class Trainer:
     and begun on the problem.
     """
 
-    def __init__(self, network, X, problem, sampler, loss, *, n_epochs, learning_rate, dropout):
+    def __init__(
+        self, network, X, problem, sampler, loss, *,
+        n_epochs, learning_rate, dropout, positive_weights=None,
+    ):  # fmt: skip
         self.network, self.X, self.Y = network, X, problem.Y
         self.sampler, self.loss = sampler, loss
+        self.max_positives = getattr(loss, "max_positives", None) or MAX_POSITIVES
+        self.positive_weights = positive_weights  # (L,) float32 or None
         self.n_epochs, self.learning_rate, self.dropout = n_epochs, learning_rate, dropout
         self.batch_size, self.n_threads = problem.batch_size, problem.n_threads
         self.n_rows = problem.n_rows
@@ -106,6 +63,7 @@ class Trainer:
 
     def epoch(self, number):
         """Visit every row once; returns the mean loss of a row."""
+        self.sampler.start_epoch(number, self.n_epochs)
         order = self.rng.permutation(self.n_rows)
         due = [s for s in range(self.n_steps) if self.sampler.due(number, s)]
         losses = []
@@ -128,16 +86,24 @@ class Trainer:
         net, rng = worker.network, worker.rng
         proposals = self.sampler.propose(rows, rng)
         proposals = [proposals] if isinstance(proposals, Proposal) else proposals
-        shortlist = make_shortlist(self.Y, rows, proposals, rng, worker.slot)
+        shortlist = make_shortlist(self.Y, rows, proposals, rng, worker.slot, self.max_positives)
 
         inputs = net.embed(self.X, rows).requires_grad_()  # (B, H0)
         hidden = net.middle(inputs, self._dropout(rng))  # (B, H)
         with torch.no_grad():
             scores = net.scores(hidden, shortlist)  # (B, r + s)
+            shortlist, scores = keep_hardest(shortlist, scores)
+        if self.positive_weights is not None:
+            p = shortlist.n_positives
+            shortlist.weights[:, :p] *= self.positive_weights[shortlist.labels[:, :p]]
         weights = torch.from_numpy(shortlist.weights).to(net.device)
         targets = torch.zeros(scores.shape[1], device=net.device)
         targets[: shortlist.n_positives] = 1
-        value, gradient = self.loss.value_and_gradient(scores, targets.expand_as(scores), weights)
+        more = {}
+        if getattr(self.loss, "uses_log_expected", False):
+            more["log_expected"] = torch.from_numpy(shortlist.log_expected).to(net.device)
+        targets = targets.expand_as(scores)
+        value, gradient = self.loss.value_and_gradient(scores, targets, weights, **more)
         back = net.update_labels(hidden.detach(), gradient, shortlist, rate)  # (B, H)
         grad_inputs, *grads = torch.autograd.grad(hidden, [inputs, *net.parameters()], back)
         net.update_features(self.X, rows, grad_inputs, rate)

@@ -34,7 +34,7 @@ from skxmc import XMCClassifier, _classifier
 from skxmc._training import Trainer
 from skxmc.datasets import make_xmc
 from skxmc.losses import BinaryCrossEntropy
-from skxmc.metrics import precision_at_k, precision_at_k_scorer, ranking_scorers
+from skxmc.metrics import precision_at_k, precision_at_k_scorer, propensities, ranking_scorers
 from skxmc.samplers import SAMPLERS, MIPSSampler, UniformSampler
 
 FAST = {"hidden_layer_sizes": (16,), "max_iter": 2, "batch_size": 32, "n_jobs": 1}
@@ -1337,3 +1337,45 @@ def test_more_hidden_layers_learn(learnable):
     X, X_test, Y, Y_test = learnable
     clf = xmc(hidden_layer_sizes=(64, 64), max_iter=10).fit(X, Y)
     assert clf.score(X_test, Y_test) > popularity_precision(Y, Y_test) + 0.25
+
+
+# --- weights of positives -------------------------------------------------------------------------
+
+
+def test_positive_weights_follow_their_formulas_and_keep_the_mean_of_the_loss(data):
+    from skxmc._targets import positive_weights
+
+    Y = sp.csr_array(data[1])
+    counts = np.asarray(Y.sum(axis=0)).ravel()
+    slow = {
+        "propensity": [2 / p - 1 for p in propensities(Y)],
+        "class-balanced": [0.1 / (1 - 0.9 ** max(n, 1)) for n in counts],
+        "own": list(range(1, len(counts) + 1)),
+    }
+    for kind, weights in slow.items():
+        found = positive_weights(np.array(weights) if kind == "own" else kind, Y)
+        mean = sum(w * n for w, n in zip(weights, counts, strict=True)) / counts.sum()
+        np.testing.assert_allclose(found, np.array(weights) / mean, rtol=1e-5)
+    assert positive_weights(None, Y) is None
+
+
+def test_equal_positive_weights_change_nothing_and_a_heavy_label_is_ranked_higher(data):
+    X, Y = data
+    plain = xmc().fit(X, Y)
+    equal = xmc(positive_weight=np.full(60, 3.0)).fit(X, Y)
+    np.testing.assert_array_equal(plain.label_weights_, equal.label_weights_)
+    rare = int(np.argsort(np.asarray(Y.sum(axis=0)).ravel())[30])
+    weights = np.ones(60)
+    weights[rare] = 50
+    heavy = xmc(positive_weight=weights).fit(X, Y)
+    rank = [
+        np.argsort(np.argsort(-clf.decision_function(X), axis=1), axis=1)[:, rare].mean()
+        for clf in (plain, heavy)
+    ]
+    assert rank[1] < rank[0] - 1
+
+
+@pytest.mark.parametrize("weight", ["rare", np.ones(59), -np.ones(60), np.zeros(60)])
+def test_bad_positive_weights_are_refused(data, weight):
+    with pytest.raises(ValueError, match="positive_weight"):
+        xmc(positive_weight=weight).fit(*data)

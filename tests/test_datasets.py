@@ -398,7 +398,7 @@ def test_layouts_svmlight(tmp_path):
     text = "# first\n\n0,2 1:1 # a comment\n   1 0:1#none\n2:5\n#\n \t \n4 \n"
     X, Y = load_xmc_file(write(tmp_path, text))
     np.testing.assert_array_equal(X.toarray(), [[0, 1, 0], [1, 0, 0], [0, 0, 5], [0, 0, 0]])
-    np.testing.assert_array_equal(Y.argmax(axis=1), [0, 1, 0, 4])
+    np.testing.assert_array_equal(Y.toarray().argmax(axis=1), [0, 1, 0, 4])
     assert Y.shape == (4, 5)
     X, Y = load_xmc_file(write(tmp_path, "3\n"))
     assert X.shape == (1, 0)

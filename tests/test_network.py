@@ -13,8 +13,9 @@ import torch
 from skxmc import _training
 from skxmc._ends import FIRST_SQUARES, CompiledEnds, Rows, TorchEnds
 from skxmc._network import NEGLIGIBLE, Network, Weights, hidden_vectors
+from skxmc._shortlist import Shortlist
 from skxmc._threads import blocks, count_threads, for_each
-from skxmc._training import MIDDLE_RATE, Shortlist, Trainer
+from skxmc._training import MIDDLE_RATE, Trainer
 from skxmc.losses import BinaryCrossEntropy
 from skxmc.samplers import Problem, Proposal, Sampler, UniformSampler
 
@@ -145,6 +146,13 @@ def assert_same(weights, expected):
             np.testing.assert_allclose(one, other, err_msg=name, **CLOSE)
 
 
+def make_shortlist_of(labels, shared, n_positives):
+    """These labels at weight 1, without pools or known counts."""
+    n_columns = labels.shape[1] + len(shared)
+    weights = np.ones((len(labels), n_columns), np.float32)
+    return Shortlist(labels, shared, n_positives, weights, np.zeros(n_columns, np.float32), [])
+
+
 # --- one step of training -------------------------------------------------------------------------
 
 
@@ -256,7 +264,7 @@ def test_the_gradient_for_the_hidden_vectors_counts_what_is_too_small_to_move_a_
     network.labels.prepare_training()
     before = copy.deepcopy(network.weights())
     labels = np.array([[0, 1]], np.int32)
-    shortlist = Shortlist(labels, np.empty(0, np.int32), 1, np.ones((1, 2), np.float32))
+    shortlist = make_shortlist_of(labels, np.empty(0, np.int32), 1)
     gradient = torch.tensor([[0.5 * NEGLIGIBLE, 2 * NEGLIGIBLE]])
     back = network.update_labels(torch.ones(1, 4), gradient, shortlist, RATE)
     np.testing.assert_allclose(back, gradient.numpy() @ before.labels[:2], rtol=1e-5)
@@ -399,7 +407,7 @@ def test_scores_are_dot_products_of_own_and_shared_labels(make_ends, shared):
     labels = np.array([[0, -1, 3], [8, 8, -1]], np.int32)
     shared = np.array(shared, np.int32)
     hidden = np.random.default_rng(0).standard_normal((2, 4), dtype=np.float32)
-    shortlist = Shortlist(labels, shared, 1, np.ones((2, 3 + len(shared)), np.float32))
+    shortlist = make_shortlist_of(labels, shared, 1)
     out = network.scores(torch.from_numpy(hidden), shortlist)
     expected = slow_scores(weights, hidden, labels, shared)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-6)
@@ -412,7 +420,7 @@ def test_more_shared_labels_than_a_block_holds(n_shared):
     network = Network(copy.deepcopy(weights))
     network.labels.prepare_training()
     shared = np.arange(20_000 - n_shared, 20_000, dtype=np.int32)
-    shortlist = Shortlist(np.zeros((3, 0), np.int32), shared, 0, np.ones((3, n_shared), np.float32))
+    shortlist = make_shortlist_of(np.zeros((3, 0), np.int32), shared, 0)
     rng = np.random.default_rng(0)
     hidden = rng.standard_normal((3, 2), dtype=np.float32)
     scores = network.scores(torch.from_numpy(hidden), shortlist)

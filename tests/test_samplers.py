@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from skxmc import XMCClassifier, samplers
 from skxmc._ends import Rows
-from skxmc._training import make_shortlist
+from skxmc._shortlist import keep_hardest, make_shortlist
 from skxmc.losses import BinaryCrossEntropy
 from skxmc.samplers import (
     SAMPLERS,
@@ -21,6 +21,7 @@ from skxmc.samplers import (
     Problem,
     Proposal,
     Sampler,
+    StochasticNegativeMining,
     UniformSampler,
     UnionSampler,
     make_sampler,
@@ -43,6 +44,8 @@ EVERYONE = {
             "full+mips",
             "mips+in-batch+uniform",
             "frequency + uniform + in-batch",
+            "snm+in-batch",
+            "snm+full+snm",
         )
     },
     **{
@@ -57,6 +60,10 @@ EVERYONE = {
             MIPSSampler(2, n_candidates=6, refresh_steps=2),
             MIPSSampler(3, n_candidates=3, keep=False, use_bias=False, index="exact"),
             MIPSSampler(1, refresh_epochs=2, warmup_epochs=1),
+            MIPSSampler(2, n_candidates=4, skip=3),
+            StochasticNegativeMining(8, 3),
+            StochasticNegativeMining(8, 3, shared=False),
+            StochasticNegativeMining(N_LABELS, N_LABELS, schedule="linear"),
         )
     },
     "objects": MIPSSampler(2) + UniformSampler(3, shared=False) + FrequencySampler(4),
@@ -305,6 +312,29 @@ def test_in_batch_sampler_proposes_the_labels_of_the_batch():
         assert sampler.propose(np.array(rows), rng).labels.tolist() == expected
 
 
+@pytest.mark.parametrize("batch_size", [2, 8, 32])
+def test_in_batch_counts_are_how_often_another_row_of_the_batch_carries_the_label(batch_size):
+    """Over batches of a permutation, for rows that lack the label."""
+    rng, n_rows, n_batches = np.random.default_rng(0), 1000, 3000
+    Y = rng.random((n_rows, 12)) < np.geomspace(0.002, 0.3, 12)
+    Y[0] = True
+    problem = make_problem(sp.csr_array(Y.astype(np.float32)), batch_size=batch_size)
+    sampler = clone(InBatchSampler()).begin(problem)
+    times, visits, said = np.zeros(12), np.zeros(12), np.full(12, np.nan)
+    for _ in range(n_batches):
+        rows = rng.choice(n_rows, batch_size, replace=False)
+        proposal = sampler.propose(rows, rng)
+        said[proposal.labels] = np.exp(proposal.log_expected)
+        lacks = ~Y[rows[0]]
+        visits += lacks
+        times[proposal.labels] += lacks[proposal.labels]
+    assert not np.isnan(said).any()
+    share = times / visits
+    error = np.sqrt(said * (1 - said) / visits)
+    # A batch is drawn without replacement, of which the formula knows nothing: a hundredth.
+    assert (abs(share - said) < 5 * error + 0.01 * said).all()
+
+
 def test_without_a_number_half_of_few_labels_are_drawn_and_400_of_many():
     rng = np.random.default_rng(0)
     assert begun(UniformSampler()).propose(np.arange(2), rng).labels.shape == (10,)
@@ -489,17 +519,33 @@ def test_mips_draws_every_candidate_equally_often_where_the_strata_are_equal():
     assert (abs(times[candidates] - n_draws / 5) < 5 * np.sqrt(n_draws * 0.2 * 0.8)).all()
 
 
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize(("n", "skip"), [(1, 1), (4, 2), (3, 0), (6, 12), (6, 19)])
+def test_mips_skips_the_best_labels_beside_the_positives(n, skip, keep):
+    problem, network = make_problem(), StubNetwork()
+    sampler = MIPSSampler(n, n_candidates=n, skip=skip, keep=keep)
+    sampler = begun(sampler, problem, network, epochs=2)
+    labels = sampler.propose(np.arange(N_ROWS), np.random.default_rng(0)).labels
+    assert labels.shape == (N_ROWS, n)
+    for row in range(N_ROWS):
+        fetched = slow_candidates(problem, network, row, min(skip + n, N_LABELS), keep)
+        assert sorted(labels[row][labels[row] >= 0].tolist()) == sorted(fetched[skip:])
+
+
 DUE = [
-    ({}, {(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)}),
-    ({"refresh_epochs": 2}, {(0, 0), (2, 0), (4, 0)}),
+    ({}, {(0, 0), (2, 0), (4, 0)}),
+    ({"refresh_epochs": 1}, {(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)}),
     ({"refresh_epochs": 3, "warmup_epochs": 1}, {(1, 0), (4, 0)}),
     ({"warmup_epochs": 9}, set()),
-    ({"refresh_steps": 2}, {(epoch, step) for epoch in range(5) for step in (0, 2, 4)}),
+    (
+        {"refresh_epochs": 1, "refresh_steps": 2},
+        {(epoch, step) for epoch in range(5) for step in (0, 2, 4)},
+    ),
     (
         {"refresh_steps": 3, "warmup_epochs": 3, "refresh_epochs": 2},
         {(3, 0), (3, 3), (4, 3)},
     ),
-    ({"refresh_steps": 9}, {(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)}),
+    ({"refresh_steps": 9}, {(0, 0), (2, 0), (4, 0)}),
 ]
 
 
@@ -599,6 +645,168 @@ def test_mips_asks_the_index_that_it_is_told(name, monkeypatch):
     assert built == [(7, 2)]
 
 
+# --- stochastic negative mining -------------------------------------------------------------------
+
+
+def pool_of(*labels, keep, weight=1.0):
+    return Proposal(np.array(labels, np.int32), weight, keep=keep)
+
+
+def own_pool(seed, size, keep):
+    labels = np.random.default_rng(seed).integers(-1, N_LABELS, (N_ROWS, size))
+    return Proposal(labels.astype(np.int32), keep=keep)
+
+
+POOLS = {
+    "shared": [pool_of(*range(3, 15), keep=3)],
+    "shared with weights": [pool_of(4, 9, 2, 7, keep=2, weight=np.array([2.0, 3.0, 4.0, 5.0]))],
+    "own, with repeats and gaps": [own_pool(0, 9, keep=2)],
+    "as many as the pool": [pool_of(1, 5, 9, keep=3)],
+    "more than the pool": [pool_of(1, 5, 9, keep=30)],
+    "fewer valid than k": [pool_of(*range(N_LABELS), keep=N_LABELS - 1), own_pool(1, 3, keep=3)],
+    "two shared": [pool_of(*range(0, 12), keep=2), pool_of(*range(6, 20), keep=4)],
+    "two own": [own_pool(0, 9, keep=2), own_pool(1, 5, keep=1)],
+    "own and shared": [own_pool(0, 9, keep=2), pool_of(*range(0, 12), keep=3)],
+    "beside others": [
+        Proposal(np.arange(5, dtype=np.int32), 2.0, np.log(0.25)),
+        pool_of(*range(2, 14), keep=3),
+        Proposal((np.arange(2 * N_ROWS).reshape(-1, 2) % N_LABELS).astype(np.int32), 0.5, -1.0),
+        own_pool(2, 8, keep=2),
+    ],
+    "all taken by another": [Proposal(np.arange(N_LABELS, dtype=np.int32)), pool_of(3, 4, keep=1)],
+    "no pool": [Proposal(np.arange(7, dtype=np.int32), 3.0)],
+}
+
+
+def counted(shortlist, scores, row):
+    """{label: (positive, weight, score, log_expected)} of the places of a row that count."""
+    labels, out = [*shortlist.labels[row], *shortlist.shared], {}
+    for c, label in enumerate(labels):
+        if shortlist.weights[row, c] > 0:
+            assert label >= 0
+            assert int(label) not in out, "a label counts twice"
+            place = shortlist.weights[row, c], float(scores[row, c]), shortlist.log_expected[c]
+            out[int(label)] = (c < shortlist.n_positives, *map(float, place))
+    return out
+
+
+def slow_hardest(shortlist, scores, row):
+    every = counted(shortlist, scores, row)
+    labels = [*shortlist.labels[row], *shortlist.shared]
+    for columns, k in shortlist.pools:
+        pool = [int(labels[c]) for c in columns if shortlist.weights[row, c] > 0]
+        pool.sort(key=lambda label: -every[label][2])
+        for label in pool[k:]:
+            del every[label]
+        for label in pool[:k]:  # how often one is kept is not known
+            every[label] = (*every[label][:3], 0.0)
+    return every
+
+
+@pytest.mark.parametrize("proposals", POOLS.values(), ids=POOLS)
+def test_of_each_pool_the_hardest_labels_are_kept_and_all_else_stays(proposals):
+    problem, rng = make_problem(make_labels(unseen=False)), np.random.default_rng(0)
+    rows, slot = np.arange(N_ROWS), np.full(N_LABELS, -1, np.int32)
+    before = make_shortlist(problem.Y, rows, proposals, rng, slot)
+    of_labels = torch.from_numpy(rng.permutation(N_ROWS * N_LABELS).reshape(N_ROWS, N_LABELS) + 0.5)
+    columns = np.hstack([before.labels, np.tile(before.shared, (N_ROWS, 1))]).astype(np.int64)
+    scores = of_labels.float().gather(1, torch.from_numpy(columns.clip(0)))
+    scores[torch.from_numpy(before.weights == 0)] = 1e9  # what does not count is never kept
+    after, kept = keep_hardest(before, scores)
+    assert after.n_positives == before.n_positives
+    assert after.labels.dtype == after.shared.dtype == np.int32
+    assert after.weights.dtype == after.log_expected.dtype == np.float32
+    r = after.labels.shape[1]
+    n_kept = sum(min(k, len(columns)) for columns, k in before.pools)
+    n_places = scores.shape[1] - sum(len(columns) for columns, _ in before.pools) + n_kept
+    assert after.weights.shape == kept.shape == (N_ROWS, n_places)
+    assert len(after.log_expected) == n_places == r + len(after.shared)
+    np.testing.assert_array_equal(after.labels < 0, after.weights[:, :r] == 0)
+    for row in rows:
+        assert counted(after, kept, row) == slow_hardest(before, scores, row)
+    assert after.pools == []
+    again, same = keep_hardest(after, kept)
+    assert again is after
+    assert same is kept
+
+
+def kept_by_epoch(sampler, n_epochs):
+    sampler = clone(sampler).begin(make_problem())
+    kept = []
+    for epoch in range(n_epochs):
+        sampler.start_epoch(epoch, n_epochs)
+        kept.append(sampler.propose(np.arange(3), np.random.default_rng(0)).keep)
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (None, [2] * 4),
+        ("linear", [16, 11, 7, 2]),  # 16, 11 1/3, 6 2/3, 2
+        ("geometric", [16, 8, 4, 2]),
+    ],
+)
+def test_the_schedule_of_snm_moves_from_the_whole_pool_to_the_negatives_asked(schedule, expected):
+    sampler = StochasticNegativeMining(16, 2, schedule=schedule)
+    assert kept_by_epoch(sampler, 4) == expected
+    assert kept_by_epoch(sampler, 1) == [2]
+    long = kept_by_epoch(sampler, 30)
+    assert (long[0], long[-1]) == (expected[0], 2)
+    assert long == sorted(long, reverse=True)
+
+
+def test_a_sum_moves_the_schedules_of_both_its_parts():
+    snm = StochasticNegativeMining(16, 2, schedule="geometric")
+    both = clone(snm + snm).begin(make_problem())
+    for epoch, expected in enumerate([16, 8, 4, 2]):
+        both.start_epoch(epoch, 4)
+        proposals = both.propose(np.arange(3), np.random.default_rng(0))
+        assert [proposal.keep for proposal in proposals] == [expected] * 2
+
+
+def test_training_tells_the_sampler_each_epoch(monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        StochasticNegativeMining,
+        "start_epoch",
+        lambda self, epoch, n_epochs: told.append((epoch, n_epochs)),
+    )
+    X = sp.eye_array(N_ROWS, format="csr")
+    clf = XMCClassifier("snm+uniform", hidden_layer_sizes=(4,), max_iter=3, n_jobs=1)
+    clf.fit(X, make_labels(unseen=False))
+    assert told == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_the_pool_of_snm_is_drawn_for_the_batch_or_for_each_row():
+    rng = np.random.default_rng(0)
+    shared = begun(StochasticNegativeMining(7, 2)).propose(np.arange(4), rng)
+    assert shared.labels.shape == (7,)
+    own = begun(StochasticNegativeMining(7, 2, shared=False)).propose(np.arange(4), rng)
+    assert own.labels.shape == (4, 7)
+    assert len({tuple(row) for row in own.labels.tolist()}) == 4
+    times = np.zeros(N_LABELS)
+    sampler = begun(StochasticNegativeMining(7, 2))
+    for _ in range(2000):
+        times[sampler.propose(np.arange(4), rng).labels] += 1
+    chance = 7 / N_LABELS
+    assert (abs(times - 2000 * chance) < 5 * np.sqrt(2000 * chance * (1 - chance))).all()
+
+
+def test_without_numbers_snm_keeps_a_twentieth_of_400_and_one_of_few():
+    def asked(n_labels):
+        problem = make_problem(sp.csr_array(np.ones((1, n_labels))))
+        proposal = begun_on(problem).propose(np.arange(1), np.random.default_rng(0))
+        return len(proposal.labels), proposal.keep
+
+    def begun_on(problem):
+        return clone(StochasticNegativeMining()).begin(problem)
+
+    assert asked(2000) == (400, 20)
+    assert asked(20) == (10, 1)
+    assert asked(1) == (1, 1)
+
+
 # --- sums -----------------------------------------------------------------------------------------
 
 
@@ -688,12 +896,12 @@ def test_unknown_names_are_refused_with_those_that_are_known(name):
 BAD = [
     *(
         (make(n_negatives=value), f"n_negatives={value!r}", "positive integer or None")
-        for make in (UniformSampler, FrequencySampler, MIPSSampler)
+        for make in (UniformSampler, FrequencySampler, MIPSSampler, StochasticNegativeMining)
         for value in (0, -3, 2.5, 4.0, "many")
     ),
     *(
         (make(n_negatives=21), "n_negatives=21", "20 labels.*(fewer|None)")
-        for make in (UniformSampler, FrequencySampler, MIPSSampler)
+        for make in (UniformSampler, FrequencySampler, MIPSSampler, StochasticNegativeMining)
     ),
     (UniformSampler(21, shared=False), "n_negatives=21", "20 labels.*(fewer|None)"),
     (MIPSSampler(2, n_candidates=21), "n_candidates=21", "20 labels.*(fewer|None)"),
@@ -711,6 +919,17 @@ BAD = [
     (MIPSSampler(refresh_epochs=1.5), "refresh_epochs=1.5", "integer >= 1"),
     (MIPSSampler(refresh_steps=0), "refresh_steps=0", "integer >= 1"),
     (MIPSSampler(warmup_epochs=-1), "warmup_epochs=-1", "integer >= 0"),
+    (MIPSSampler(skip=-1), "skip=-1", "integer >= 0"),
+    (MIPSSampler(skip=N_LABELS), f"skip={N_LABELS}", "Lower it"),
+    (MIPSSampler(skip=1.5), "skip=1.5", "integer >= 0"),
+    *(
+        (StochasticNegativeMining(value), f"pool_size={value!r}", "positive integer or None")
+        for value in (0, -1, 2.5, "all")
+    ),
+    (StochasticNegativeMining(21), "pool_size=21", "20 labels.*(fewer|None)"),
+    (StochasticNegativeMining(5, 6), "n_negatives=6", "pool of 5.*(Lower|raise)"),
+    (StochasticNegativeMining(n_negatives=11), "n_negatives=11", "pool of 10.*(Lower|raise)"),
+    (StochasticNegativeMining(schedule="cosine"), "schedule='cosine'", "'linear' or 'geometric'"),
     (FrequencySampler(3, power=float("nan")), "power=nan", "finite|number"),
 ]
 

@@ -23,6 +23,7 @@ SUMS = [
     "in-batch+uniform",
     "mips",
     "mips+uniform",
+    "snm",
     # One label is what the checks with one class have to offer.
     MIPSSampler(1, keep=False) + UniformSampler(1, shared=False, importance=0.5),
 ]

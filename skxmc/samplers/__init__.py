@@ -14,6 +14,7 @@ from operator import add
 from skxmc.samplers._base import Problem, Proposal, Sampler, UnionSampler
 from skxmc.samplers._mips import MIPSSampler
 from skxmc.samplers._random import FrequencySampler, FullSampler, InBatchSampler, UniformSampler
+from skxmc.samplers._snm import StochasticNegativeMining
 
 __all__ = [
     "SAMPLERS",
@@ -24,6 +25,7 @@ __all__ = [
     "Problem",
     "Proposal",
     "Sampler",
+    "StochasticNegativeMining",
     "UniformSampler",
     "UnionSampler",
     "make_sampler",
@@ -36,6 +38,7 @@ SAMPLERS = {
     "frequency": FrequencySampler,
     "in-batch": InBatchSampler,
     "mips": MIPSSampler,
+    "snm": StochasticNegativeMining,
 }
 
 

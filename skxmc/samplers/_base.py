@@ -74,11 +74,15 @@ class Proposal:
         Weight of these labels in the loss.
     log_expected : float or ndarray of shape (m,)
         Log of the chance that a label is among those proposed to a row; NaN: unknown.
+    keep : int or None
+        Of these labels, only the `keep` highest-scoring for each row count (after positives are
+        dropped): they are scored without a gradient first. None: all of them.
     """
 
     labels: np.ndarray
     weight: Any = 1.0
     log_expected: Any = np.nan
+    keep: int | None = None
 
 
 class Sampler(BaseEstimator):
@@ -123,7 +127,7 @@ class Sampler(BaseEstimator):
         """
         self.problem_ = problem
         most = problem.n_columns or problem.n_labels
-        for name in ("n_negatives", "n_candidates"):
+        for name in ("n_negatives", "n_candidates", "pool_size"):
             value = getattr(self, name, None)
             if value is None:
                 continue
@@ -135,6 +139,15 @@ class Sampler(BaseEstimator):
                     f"Ask for fewer, or leave {name}=None to have it chosen by their number."
                 )
         return self
+
+    def start_epoch(self, epoch, n_epochs):
+        """Move a schedule on, before an epoch begins.
+
+        Parameters
+        ----------
+        epoch, n_epochs : int
+            Counted from 0, and how many there will be at most.
+        """
 
     def due(self, epoch, step):
         """Whether :meth:`refresh` is to be called before this step of this epoch.
@@ -208,6 +221,11 @@ class UnionSampler(Sampler):
         self.first.begin(problem)
         self.second.begin(problem)
         return self
+
+    def start_epoch(self, epoch, n_epochs):
+        """Move both parts' schedules on."""
+        self.first.start_epoch(epoch, n_epochs)
+        self.second.start_epoch(epoch, n_epochs)
 
     def due(self, epoch, step):
         """Whether either part is due."""

@@ -20,8 +20,11 @@ class MIPSSampler(Sampler):
     n_candidates : int or None, default=None
         They are drawn from this many; None: 10 times `n_negatives`, at most half of the labels.
         The paper's code has `n_candidates` = `n_negatives`.
-    refresh_epochs : int, default=1
-        Rebuild and look up before every so many epochs.
+    skip : int, default=0
+        Pass over so many of the best labels beside the positives: where annotators miss labels, the
+        hardest negatives are often true.
+    refresh_epochs : int, default=2
+        Rebuild and look up before every so many epochs. (The paper's code does so before each.)
     refresh_steps : int or None, default=None
         Also rebuild after so many steps (batches) within an epoch; the paper's code does so after
         1,000. Only the rows of the steps ahead are looked up.
@@ -58,7 +61,8 @@ class MIPSSampler(Sampler):
         self,
         n_negatives=None,
         n_candidates=None,
-        refresh_epochs=1,
+        skip=0,
+        refresh_epochs=2,
         refresh_steps=None,
         warmup_epochs=0,
         keep=True,
@@ -67,6 +71,7 @@ class MIPSSampler(Sampler):
     ):
         self.n_negatives = n_negatives
         self.n_candidates = n_candidates
+        self.skip = skip
         self.refresh_epochs = refresh_epochs
         self.refresh_steps = refresh_steps
         self.warmup_epochs = warmup_epochs
@@ -89,12 +94,14 @@ class MIPSSampler(Sampler):
                 f"n_candidates={self.n_candidates} of {self} is less than n_negatives={self._n}, "
                 "which are drawn from the candidates. Raise it, or leave it None."
             )
-        for name in ("refresh_epochs", "refresh_steps", "warmup_epochs"):
-            value, least = getattr(self, name), 0 if name == "warmup_epochs" else 1
+        for name in ("refresh_epochs", "refresh_steps", "warmup_epochs", "skip"):
+            value, least = getattr(self, name), 0 if name in ("warmup_epochs", "skip") else 1
             if value is None and name == "refresh_steps":
                 continue
             if not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f"{name}={value!r} of {self} must be an integer >= {least}.")
+        if self.skip >= (problem.n_columns or problem.n_labels):
+            raise ValueError(f"skip={self.skip} of {self} leaves none of the labels. Lower it.")
         check_index(self.index)
         self._candidates = None  # (n_rows, n_candidates) int32 once looked up, -1: none
         return self
@@ -124,10 +131,12 @@ class MIPSSampler(Sampler):
             self._candidates = np.full((problem.n_rows, self._n_candidates), -1, np.int32)
         for block in np.array_split(rows, -(-len(rows) // 16384)):
             exclude = problem.Y if self.keep else None
-            found = index.search(network.hidden(block), self._n_candidates, exclude, block)
+            fetch = problem.at_most(self.skip + self._n_candidates)
+            found = index.search(network.hidden(block), fetch, exclude, block)
             if not self.keep:
                 found = drop(found, problem.Y, block)
-            self._candidates[block] = found
+            found = found[:, self.skip :]
+            self._candidates[block, : found.shape[1]] = found
 
     def propose(self, rows, rng):
         """A few of each row's candidates: one from each of `n_negatives` strata of their ranks."""

@@ -139,8 +139,18 @@ class InBatchSampler(Sampler):
     >>> clf = XMCClassifier(sampler="in-batch+uniform")
     """
 
+    def begin(self, problem):
+        """See :meth:`Sampler.begin`."""
+        super().begin(problem)
+        share = np.minimum(problem.label_counts / problem.n_rows, 1 - 1e-9)
+        others = max(1, min(problem.batch_size, problem.n_rows) - 1)
+        # Chance that another row of the batch carries the label.
+        self._log_expected = np.log(-np.expm1(others * np.log1p(-np.maximum(share, 1e-12))))
+        return self
+
     def propose(self, rows, rng):
         """All labels that the batch carries, for all its rows."""
         Y = self.problem_.Y
         lists = [Y.indices[a:b] for a, b in zip(Y.indptr[rows], Y.indptr[rows + 1], strict=True)]
-        return Proposal(np.unique(np.concatenate(lists)).astype(np.int32))
+        labels = np.unique(np.concatenate(lists)).astype(np.int32)
+        return Proposal(labels, log_expected=self._log_expected[labels])

@@ -1,0 +1,106 @@
+"""The shortlist, the currency between samplers, network and losses: positives + negatives."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+MAX_POSITIVES = 256  # of a row in one visit; rows of more have others drawn at the next
+
+
+@dataclass
+class Shortlist:
+    """The labels that a batch is trained against: each row's own, then those that all rows share.
+
+    Of the r own places the first `n_positives` hold positives, the rest proposals for the row; the
+    s shared ones hold proposals for the whole batch. A place of weight 0 does not count: padding,
+    a proposal that is a positive of the row, or a repeat.
+    """
+
+    labels: np.ndarray  # (B, r) int32, -1: none
+    shared: np.ndarray  # (s,) int32, distinct
+    n_positives: int
+    weights: np.ndarray  # (B, r + s) float32
+    log_expected: np.ndarray  # (r + s,) float32, 0 where it is unknown
+    pools: list  # [(columns, k)]: of these columns, only the k highest-scoring count
+
+
+def make_shortlist(Y, rows, proposals, rng, slot, max_positives=MAX_POSITIVES):
+    """Positives + negatives -> shortlist, with accidental hits and repeats masked.
+
+    A row of more than `max_positives` labels is trained on that many of them, drawn anew at each
+    visit; the others are masked, never taken for negatives. `slot` is scratch: -1 for each label.
+    """
+    from skxmc import _kernels
+
+    counts = Y.indptr[rows + 1] - Y.indptr[rows]
+    p = int(min(counts.max(), max_positives))
+    own = [a for a in proposals if a.labels.ndim == 2]
+    common = [a for a in proposals if a.labels.ndim == 1]
+    common.sort(key=lambda a: a.keep is not None)  # a pool may drop what another wants: it yields
+    labels = np.empty((len(rows), p + sum(a.labels.shape[1] for a in own)), np.int32)
+    if p:  # where to start in the lists of rows that have too many
+        labels[:, 0] = rng.integers(0, 2**31, len(rows)) % np.maximum(counts, 1)
+    r = p
+    for a in own:
+        labels[:, r : (r := r + a.labels.shape[1])] = a.labels
+    shared = np.concatenate([labels[0, :0], *(a.labels for a in common)])
+    if max(labels[:, p:].max(initial=-1), shared.max(initial=-1)) >= Y.shape[1]:
+        raise IndexError(f"The sampler proposed a label beyond the {Y.shape[1]} that there are.")
+
+    sizes = [p, *(a.labels.shape[-1] for a in own + common)]
+    weights = _spread([1.0, *(a.weight for a in own + common)], sizes)  # (r + s,)
+    log_expected = np.nan_to_num(_spread([0.0, *(a.log_expected for a in own + common)], sizes))
+    source = np.repeat(np.arange(-1, len(sizes) - 1), sizes)  # which proposal a column is of
+    if len(common) > 1:  # what two samplers propose to all counts once, as the first says
+        _, first = np.unique(shared, return_index=True)
+        kept = np.concatenate([np.arange(r), r + first])
+        shared = shared[kept[r:] - r]
+        weights, log_expected, source = weights[kept], log_expected[kept], source[kept]
+    pools = [(np.flatnonzero(source == i), a.keep) for i, a in enumerate(own + common) if a.keep]
+    mask = np.zeros((len(rows), r + len(shared)), bool)
+    _kernels.fill_shortlist(Y.indptr, Y.indices, rows, p, labels, shared, mask, slot)
+    return Shortlist(labels, shared, p, mask * weights, log_expected, pools)
+
+
+def _spread(values, sizes):
+    """One number for each column from one, or as many, for each proposal."""
+    parts = [np.broadcast_to(np.float32(v), n) for v, n in zip(values, sizes, strict=True)]
+    return np.concatenate(parts)
+
+
+def keep_hardest(shortlist, scores):
+    """Reduce each pool to the k highest-scoring labels of each row (stochastic negative mining).
+
+    They become the row's own, so that the backward pass touches k labels and not the pool.
+    """
+    if not shortlist.pools:
+        return shortlist, scores
+    r = shortlist.labels.shape[1]
+    every = np.concatenate(
+        [shortlist.labels, np.broadcast_to(shortlist.shared, (len(scores), len(shortlist.shared)))],
+        axis=1,
+    )  # (B, r + s)
+    weights = torch.from_numpy(shortlist.weights).to(scores.device)
+    rest = np.ones(scores.shape[1], bool)
+    labels, kept_weights, kept_scores, log_expected = [], [], [], []
+    for columns, k in shortlist.pools:
+        rest[columns] = False
+        at = torch.from_numpy(columns).to(scores.device)
+        candidates = scores[:, at].masked_fill(weights[:, at] == 0, -torch.inf)
+        best = at[candidates.topk(min(k, len(columns)), dim=1).indices]  # (B, k)
+        where = best.cpu().numpy()
+        labels.append(np.take_along_axis(every, where, 1))
+        kept_weights.append(np.take_along_axis(shortlist.weights, where, 1))
+        kept_scores.append(scores.gather(1, best))
+        log_expected.append(np.zeros(where.shape[1], np.float32))
+    own, common = np.flatnonzero(rest[:r]), np.flatnonzero(rest[r:]) + r
+    before, expected = shortlist.weights, shortlist.log_expected
+    labels = np.concatenate([shortlist.labels[:, own], *labels], axis=1)
+    weights = np.concatenate([before[:, own], *kept_weights, before[:, common]], axis=1)
+    labels[weights[:, : labels.shape[1]] == 0] = -1
+    scores = torch.cat([scores[:, own], *kept_scores, scores[:, common]], 1)
+    log_expected = np.concatenate([expected[own], *log_expected, expected[common]])
+    shared = shortlist.shared[common - r]
+    n = shortlist.n_positives
+    return Shortlist(labels, shared, n, weights, log_expected, []), scores

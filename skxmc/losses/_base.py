@@ -1,0 +1,98 @@
+"""What a loss is, and the margin functions that several share."""
+
+from sklearn.base import BaseEstimator
+
+
+class Loss(BaseEstimator):
+    """Base of all losses: override :meth:`forward`; autograd finds the gradient.
+
+    Attributes
+    ----------
+    uses_log_expected : bool
+        Class attribute: whether `forward` takes `log_expected` too, the log of the expected number
+        of times that each place was proposed; 0 for positives and where it is unknown.
+    reports_active : bool
+        Class attribute: whether training records the share of negatives with a gradient.
+
+    Examples
+    --------
+    >>> from skxmc.losses import Loss
+    >>> class SquaredError(Loss):
+    ...     def forward(self, scores, targets, weights):
+    ...         return (weights * (scores - targets) ** 2).sum()
+    >>> import torch
+    >>> scores, targets = torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    >>> SquaredError().value_and_gradient(scores, targets, torch.ones(1, 2))
+    (2.0, tensor([[2., 2.]]))
+    """
+
+    uses_log_expected = False
+    reports_active = False
+    max_positives = None  # how many positives of a row a visit trains on; None: all
+
+    def begin(self, problem):
+        """Check the parameters before any work is done; called on a clone.
+
+        Parameters
+        ----------
+        problem : skxmc.samplers.Problem
+
+        Returns
+        -------
+        Loss
+            Itself.
+        """
+        return self
+
+    def forward(self, scores, targets, weights):
+        """Loss of a batch, summed over its rows.
+
+        Parameters
+        ----------
+        scores : Tensor of shape (B, m)
+        targets : Tensor of shape (B, m)
+            1 at positives, 0 at negatives.
+        weights : Tensor of shape (B, m)
+            Importance of each place; 0 where there is no label or one that must not count.
+
+        Returns
+        -------
+        Tensor of shape ()
+        """
+        raise NotImplementedError
+
+    def value_and_gradient(self, scores, targets, weights, **more):
+        """The loss of the batch and its gradient.
+
+        Parameters
+        ----------
+        scores, targets, weights : Tensor of shape (B, m)
+            As in :meth:`forward`.
+        **more : Tensor
+            `log_expected` of shape (m,), where the loss uses it.
+
+        Returns
+        -------
+        value : float
+        gradient : Tensor of shape (B, m)
+            With respect to the scores.
+        """
+        import torch
+
+        scores = scores.detach().requires_grad_()
+        value = self.forward(scores, targets, weights, **more)
+        (gradient,) = torch.autograd.grad(value, scores)
+        return float(value.detach()), gradient
+
+
+MARGINS = ("hinge", "squared-hinge", "logistic")
+
+
+def margin_loss(name, u):
+    """phi(u) of a margin u: convex and non-increasing."""
+    import torch
+
+    if name == "logistic":
+        return torch.nn.functional.softplus(-u)
+    hinge = (1 - u).clamp(min=0)
+    return hinge if name == "hinge" else hinge.square()

@@ -1,0 +1,58 @@
+"""Losses that take each label on its own."""
+
+from skxmc.losses._base import Loss, margin_loss
+
+
+class BinaryCrossEntropy(Loss):
+    """Logistic loss of each label on its own, summed over the shortlist: the loss of paper A.
+
+    Parameters
+    ----------
+    label_smoothing : float in [0, 1), default=0.0
+        A positive's target is ``1 - label_smoothing``: annotators err, and scores need not run off.
+
+    Examples
+    --------
+    >>> from skxmc import XMCClassifier
+    >>> clf = XMCClassifier(loss="bce")
+    """
+
+    def __init__(self, label_smoothing=0.0):
+        self.label_smoothing = label_smoothing
+
+    def begin(self, problem):
+        """See :meth:`Loss.begin`."""
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing!r} must lie in [0, 1).")
+        return self
+
+    def _targets(self, targets):
+        return targets * (1 - self.label_smoothing) if self.label_smoothing else targets
+
+    def forward(self, scores, targets, weights):
+        """Sum of ``weight * (log(1 + exp(score)) - target * score)``."""
+        import torch
+
+        softplus = torch.nn.functional.softplus(scores)
+        return (weights * (softplus - self._targets(targets) * scores)).sum()
+
+    def value_and_gradient(self, scores, targets, weights):
+        """See :meth:`Loss.value_and_gradient`; the closed form takes half of autograd's passes."""
+        gradient = scores.sigmoid().sub_(self._targets(targets)).mul_(weights)
+        return float(self.forward(scores, targets, weights)), gradient
+
+
+class SquaredHinge(Loss):
+    """Squared hinge loss of each label on its own, the loss of the linear one-vs-rest models.
+
+    Examples
+    --------
+    >>> from skxmc import XMCClassifier
+    >>> clf = XMCClassifier(loss="squared-hinge")
+    """
+
+    reports_active = True
+
+    def forward(self, scores, targets, weights):
+        """Sum of ``weight * max(0, 1 - sign * score) ** 2``."""
+        return (weights * margin_loss("squared-hinge", (2 * targets - 1) * scores)).sum()

@@ -1,0 +1,80 @@
+"""Stochastic negative mining (paper B): score a random pool, learn from its hardest labels."""
+
+import numpy as np
+
+from skxmc.samplers._base import Proposal, Sampler
+
+
+class StochasticNegativeMining(Sampler):
+    """Draw a pool uniformly, score it, and keep the highest-scoring labels of it for each row.
+
+    Only the row's positives and the labels kept are back-propagated. In expectation this is the
+    ordered weighted loss whose weights :func:`skxmc.losses.snm_weights` gives: nearly flat over the
+    top ``n_negatives * n_labels / pool_size`` ranks, then falling. That ratio is the hardness.
+
+    Parameters
+    ----------
+    pool_size : int or None, default=None
+        Labels drawn without replacement and scored; None: 400, or half of the labels where there
+        are fewer than 800.
+    n_negatives : int or None, default=None
+        How many of them are kept for each row; None: a twentieth of the pool, at least 1. As many
+        as `pool_size` is plain negative sampling, 1 the paper's recommendation.
+    shared : bool, default=True
+        One pool for the batch, scored by one matrix product, or one for each row (with replacement,
+        repeats masked).
+    schedule : {None, "linear", "geometric"}, default=None
+        Move from uniform (the whole pool is kept) in the first epoch to `n_negatives` in the last.
+
+    References
+    ----------
+    .. [B] Reddi et al., "Stochastic negative mining for learning with large output spaces",
+       AISTATS 2019.
+
+    Examples
+    --------
+    >>> from skxmc.samplers import StochasticNegativeMining
+    >>> StochasticNegativeMining(pool_size=512, n_negatives=8, schedule="geometric")
+    StochasticNegativeMining(n_negatives=8, pool_size=512, schedule='geometric')
+    """
+
+    def __init__(self, pool_size=None, n_negatives=None, shared=True, schedule=None):
+        self.pool_size = pool_size
+        self.n_negatives = n_negatives
+        self.shared = shared
+        self.schedule = schedule
+
+    def begin(self, problem):
+        """See :meth:`Sampler.begin`."""
+        super().begin(problem)
+        if self.schedule not in (None, "linear", "geometric"):
+            raise ValueError(f"schedule={self.schedule!r} must be None, 'linear' or 'geometric'.")
+        self._pool = problem.at_most(self.pool_size or min(400, -(-problem.n_labels // 2)))
+        self._last = problem.at_most(self.n_negatives or max(1, self._pool // 20))
+        if self._last > self._pool:
+            raise ValueError(
+                f"n_negatives={self.n_negatives} of {self} is more than the pool of {self._pool} "
+                "from which they are kept. Lower it, or raise pool_size."
+            )
+        self._keep = self._last
+        return self
+
+    def start_epoch(self, epoch, n_epochs):
+        """Set how many of the pool are kept in this epoch."""
+        if self.schedule is None or n_epochs == 1:
+            return
+        done = epoch / (n_epochs - 1)
+        if self.schedule == "linear":
+            keep = self._pool + done * (self._last - self._pool)
+        else:
+            keep = self._pool * (self._last / self._pool) ** done
+        self._keep = max(1, round(keep))
+
+    def propose(self, rows, rng):
+        """Return the pool; the training loop scores it and keeps the hardest."""
+        n_labels = self.problem_.n_labels
+        if self.shared:
+            pool = rng.choice(n_labels, self._pool, replace=False, shuffle=False)
+        else:
+            pool = rng.integers(0, n_labels, (len(rows), self._pool))
+        return Proposal(pool.astype(np.int32), keep=self._keep)
