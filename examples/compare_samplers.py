@@ -102,7 +102,7 @@ def main():
         f"{Y.shape[1]:,} labels, {Y.nnz / Y.shape[0]:.1f} a row\n"
     )
     names = ["P@1", "P@3", "P@5", "PSP@1", "PSP@3", "PSP@5"]
-    print(f"{'sampler':<18}" + "".join(f"{n:>7}" for n in names) + f"{'fit s':>8}{'peak MB':>9}")
+    print(f"{'sampler':<24}" + "".join(f"{n:>7}" for n in names) + f"{'fit s':>8}{'peak MB':>9}")
     results = []
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
@@ -110,7 +110,7 @@ def main():
             results.append(result)
             cells = "".join(f"{v:7.2f}" for v in result["P"] + result["PSP"])
             print(
-                f"{result['sampler']:<18}{cells}{result['seconds']:8.1f}{result['memory']:9,.0f}",
+                f"{result['sampler']:<24}{cells}{result['seconds']:8.1f}{result['memory']:9,.0f}",
                 flush=True,
             )
     args.output.mkdir(parents=True, exist_ok=True)
