@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skxmc._ends import Rows
@@ -18,9 +18,9 @@ from skxmc._prediction import as_csr, dense_scores, probabilities, rank
 from skxmc._targets import encode_targets, positive_weights, refuse_lists
 from skxmc._threads import count_threads
 from skxmc._training import Trainer
-from skxmc.losses import make_loss
+from skxmc.losses import Loss, make_loss
 from skxmc.metrics import precision_at_k
-from skxmc.samplers import Problem, make_sampler
+from skxmc.samplers import Problem, Sampler, make_sampler
 
 # Score of a label that training has not seen: behind every trained one whatever the scale of X,
 # and far enough from the end of float32 to be summed.
@@ -90,6 +90,9 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         Mean training loss of a row, an entry an epoch.
     epoch_seconds_ : list of float
         Wall seconds of each epoch's training, index look-ups included, held-out scoring not.
+    active_fraction_ : list of float or None
+        For losses with a margin, the share of negatives inside it, which have a gradient, an entry
+        an epoch; None for other losses.
     validation_scores_ : list of float or None
         Precision@1 on the held-out rows, an entry an epoch; None without `early_stopping`.
     n_iter_ : int
@@ -131,8 +134,8 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     """
 
     _parameter_constraints = {  # noqa: RUF012  (scikit-learn's convention)
-        "sampler": [str, HasMethods(["begin", "start_epoch", "due", "propose"])],
-        "loss": [str, HasMethods(["begin", "value_and_gradient"])],
+        "sampler": [str, Sampler],
+        "loss": [str, Loss],
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
@@ -277,11 +280,15 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         `seen` says which labels the trainer's columns are.
         """
         self.loss_curve_, self.epoch_seconds_ = [], []
+        self.active_fraction_ = [] if trainer.loss.reports_active else None
         self.validation_scores_ = [] if held_out else None
         best, best_weights, since = -1.0, None, 0
         for epoch in range(self.max_iter):
             start = time.perf_counter()
-            self.loss_curve_.append(trainer.epoch(epoch))
+            loss, active = trainer.epoch(epoch)
+            self.loss_curve_.append(loss)
+            if active is not None:
+                self.active_fraction_.append(active)
             self.epoch_seconds_.append(time.perf_counter() - start)
             if held_out:
                 X_held, Y_held = _as_rows(held_out[0]), held_out[1]
@@ -301,8 +308,9 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     def _progress(self, epoch, n_rows):
         seconds = self.epoch_seconds_[-1]
         held = f"  held-out P@1 {self.validation_scores_[-1]:.4f}" if self.early_stopping else ""
+        active = f"  active {self.active_fraction_[-1]:.1%}" if self.active_fraction_ else ""
         return (
-            f"epoch {epoch + 1:3d}/{self.max_iter}  loss {self.loss_curve_[-1]:8.4f}{held}"
+            f"epoch {epoch + 1:3d}/{self.max_iter}  loss {self.loss_curve_[-1]:8.4f}{active}{held}"
             f"  {seconds:6.1f} s  {n_rows / seconds:9,.0f} rows/s"
         )
 

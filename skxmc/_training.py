@@ -49,7 +49,7 @@ class Trainer:
     ):  # fmt: skip
         self.network, self.X, self.Y = network, X, problem.Y
         self.sampler, self.loss = sampler, loss
-        self.max_positives = getattr(loss, "max_positives", None) or MAX_POSITIVES
+        self.max_positives = loss.max_positives or MAX_POSITIVES
         self.positive_weights = positive_weights  # (L,) float32 or None
         self.n_epochs, self.learning_rate, self.dropout = n_epochs, learning_rate, dropout
         self.batch_size, self.n_threads = problem.batch_size, problem.n_threads
@@ -62,26 +62,32 @@ class Trainer:
         self.workers = [_Worker(network, problem.n_labels, seed) for seed in seeds[1:]]
 
     def epoch(self, number):
-        """Visit every row once; returns the mean loss of a row."""
+        """Visit every row once; returns the mean loss of a row, and the active share of negatives.
+
+        The share is of negatives with a gradient, which a hinge has only inside its margin; None
+        for losses that always have one.
+        """
         self.sampler.start_epoch(number, self.n_epochs)
         order = self.rng.permutation(self.n_rows)
         due = [s for s in range(self.n_steps) if self.sampler.due(number, s)]
-        losses = []
+        results = []
 
         def work(step):
             rows = order[step * self.batch_size : (step + 1) * self.batch_size]
             worker = self.workers.pop()  # as many as threads
-            losses.append(self.step(worker, rows, number * self.n_steps + step))
+            results.append(self.step(worker, rows, number * self.n_steps + step))
             self.workers.append(worker)
 
         for begin, end in itertools.pairwise(sorted({0, *due, self.n_steps})):
             if begin in due:
                 self.sampler.refresh(number, begin, self, order[begin * self.batch_size :])
             for_each(work, range(begin, end), self.n_threads)
-        return sum(losses) / self.n_rows
+        loss, active, negatives = (sum(column) for column in zip(*results, strict=True))
+        share = active / max(negatives, 1) if self.loss.reports_active else None
+        return loss / self.n_rows, share
 
     def step(self, worker, rows, number):
-        """Train on one batch; returns its loss, summed over the rows."""
+        """Train on one batch; returns its loss, its active negatives and all its negatives."""
         rate = self.learning_rate * (1 - number / (self.n_epochs * self.n_steps))
         net, rng = worker.network, worker.rng
         proposals = self.sampler.propose(rows, rng)
@@ -100,7 +106,7 @@ class Trainer:
         targets = torch.zeros(scores.shape[1], device=net.device)
         targets[: shortlist.n_positives] = 1
         more = {}
-        if getattr(self.loss, "uses_log_expected", False):
+        if self.loss.uses_log_expected:
             more["log_expected"] = torch.from_numpy(shortlist.log_expected).to(net.device)
         targets = targets.expand_as(scores)
         value, gradient = self.loss.value_and_gradient(scores, targets, weights, **more)
@@ -108,7 +114,10 @@ class Trainer:
         grad_inputs, *grads = torch.autograd.grad(hidden, [inputs, *net.parameters()], back)
         net.update_features(self.X, rows, grad_inputs, rate)
         worker.step_middle(grads, MIDDLE_RATE * rate)
-        return value
+        if not self.loss.reports_active:
+            return value, 0, 0
+        p = shortlist.n_positives
+        return value, int((gradient[:, p:] != 0).sum()), int((weights[:, p:] > 0).sum())
 
     def _dropout(self, rng):
         if not self.dropout:

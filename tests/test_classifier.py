@@ -33,7 +33,7 @@ from sklearn.preprocessing import MultiLabelBinarizer, normalize
 from skxmc import XMCClassifier, _classifier
 from skxmc._training import Trainer
 from skxmc.datasets import make_xmc
-from skxmc.losses import BinaryCrossEntropy
+from skxmc.losses import BinaryCrossEntropy, SquaredHinge
 from skxmc.metrics import precision_at_k, precision_at_k_scorer, propensities, ranking_scorers
 from skxmc.samplers import SAMPLERS, MIPSSampler, UniformSampler
 
@@ -990,7 +990,7 @@ def test_a_fitted_model_keeps_nothing_of_its_training(data):
     fitted = {name: value for name, value in vars(clf).items() if name not in clf.get_params()}
     for name, value in fitted.items():
         for item in value if isinstance(value, list) else [value]:
-            assert isinstance(item, (np.ndarray, int, float, str)), name
+            assert isinstance(item, (np.ndarray, int, float, str, type(None))), name
 
 
 # -- saving and cloning ----------------------------------------------------------------------------
@@ -1379,3 +1379,25 @@ def test_equal_positive_weights_change_nothing_and_a_heavy_label_is_ranked_highe
 def test_bad_positive_weights_are_refused(data, weight):
     with pytest.raises(ValueError, match="positive_weight"):
         xmc(positive_weight=weight).fit(*data)
+
+
+# --- active negatives -----------------------------------------------------------------------------
+
+
+def test_the_active_share_of_negatives_is_kept_and_printed_for_losses_with_a_margin(data, capsys):
+    clf = xmc("full", loss=SquaredHinge(), max_iter=8, verbose=1).fit(*data)
+    assert len(clf.active_fraction_) == 8
+    assert all(0 < share < 1 for share in clf.active_fraction_)
+    assert f"active {clf.active_fraction_[-1]:.1%}" in capsys.readouterr().out
+    assert xmc(max_iter=2).fit(*data).active_fraction_ is None  # logistic: all are active
+
+
+def test_the_active_share_is_that_of_a_slow_count():
+    """One step from known weights: every label's score is its bias."""
+    X, Y = np.zeros((4, 3)), np.eye(4, 6, dtype=int)
+    Y[:, 4:] = 1
+    clf = xmc("full", loss=SquaredHinge(), max_iter=1, batch_size=4, hidden_layer_sizes=(2,))
+    clf.fit(X, Y)
+    odds = np.log((Y.sum(axis=0) + 0.5) / (4 - Y.sum(axis=0) + 0.5))  # what the biases start from
+    active = sum(odds[label] > -1 for row in Y for label in np.flatnonzero(row == 0))
+    assert clf.active_fraction_ == [pytest.approx(active / (Y == 0).sum())]

@@ -199,7 +199,7 @@ def one_step(weights, X, kind, ends, dropout, monkeypatch):
     monkeypatch.setattr(_training, "make_shortlist", record_shortlist)
     monkeypatch.setattr(trainer, "_dropout", record_dropout)
     rows = np.random.default_rng(1).permutation(N_ROWS)[:8]
-    value = trainer.step(worker, rows, 0)
+    value, _, _ = trainer.step(worker, rows, 0)
     return network.weights(), value, rows, shortlists[0], masks
 
 
@@ -304,7 +304,7 @@ def train(n_epochs, sampler=None, seed=0, **parameters):
         network, make_matrix("sparse")[0], problem, sampler, BinaryCrossEntropy(),
         n_epochs=n_epochs, learning_rate=RATE, dropout=0.2,
     )  # fmt: skip
-    losses = [trainer.epoch(number) for number in range(n_epochs)]
+    losses = [trainer.epoch(number)[0] for number in range(n_epochs)]
     return network.weights(), losses, sampler
 
 
