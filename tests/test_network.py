@@ -349,8 +349,9 @@ def test_the_learning_rate_falls_linearly_to_0(monkeypatch):
 
 
 def test_several_threads_train_on_the_same_weights():
-    weights, losses, _ = train(30, n_threads=3)
-    assert losses[-1] < 0.7 * losses[0]
+    weights, losses, _ = train(100, n_threads=3)
+    # One epoch's loss is noisy with dropout and few rows: over 25 seeds this mean was .54 at most.
+    assert np.mean(losses[-10:]) < 0.7 * losses[0]
     assert abs(weights.labels - make_weights((4, 5)).labels).max() > 0.1
 
 
