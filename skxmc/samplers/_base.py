@@ -196,6 +196,18 @@ class Sampler(BaseEstimator):
         return UnionSampler(self, other)
 
 
+def draw_size(problem, n):
+    """How many labels a random draw takes: n, or 400, or half of the labels where they are few."""
+    return problem.at_most(n or min(400, -(-problem.n_labels // 2)))
+
+
+def draw_uniform(rng, n_labels, n, n_rows=None):
+    """Draw without replacement, (n,) int32; or with it, once for each row, (n_rows, n) int32."""
+    if n_rows is None:
+        return rng.choice(n_labels, n, replace=False, shuffle=False).astype(np.int32)
+    return rng.integers(0, n_labels, (n_rows, n)).astype(np.int32)
+
+
 class UnionSampler(Sampler):
     """The proposals of two samplers together; ``first + second`` builds it.
 

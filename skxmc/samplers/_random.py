@@ -4,7 +4,7 @@ from numbers import Real
 
 import numpy as np
 
-from skxmc.samplers._base import Proposal, Sampler
+from skxmc.samplers._base import Proposal, Sampler, draw_size, draw_uniform
 
 
 class FullSampler(Sampler):
@@ -67,7 +67,7 @@ class UniformSampler(_Weighted):
     def begin(self, problem):
         """See :meth:`Sampler.begin`."""
         super().begin(problem)
-        self._n = problem.at_most(self.n_negatives or min(400, -(-problem.n_labels // 2)))
+        self._n = draw_size(problem, self.n_negatives)
         chance = self._n / problem.n_labels
         if not self.shared:  # to be among n draws with replacement
             chance = 1 - (1 - 1 / problem.n_labels) ** self._n
@@ -76,12 +76,9 @@ class UniformSampler(_Weighted):
 
     def propose(self, rows, rng):
         """One draw for the batch, or one for each row."""
-        n_labels = self.problem_.n_labels
-        if self.shared:
-            labels = rng.choice(n_labels, self._n, replace=False, shuffle=False)
-        else:
-            labels = rng.integers(0, n_labels, (len(rows), self._n))
-        return self._proposal(labels.astype(np.int32), self._log_expected)
+        n_rows = None if self.shared else len(rows)
+        labels = draw_uniform(rng, self.problem_.n_labels, self._n, n_rows)
+        return self._proposal(labels, self._log_expected)
 
 
 class FrequencySampler(_Weighted):
@@ -113,7 +110,7 @@ class FrequencySampler(_Weighted):
         super().begin(problem)
         if not (isinstance(self.power, Real) and np.isfinite(self.power)):
             raise ValueError(f"power={self.power!r} of {self} must be a finite number.")
-        self._n = problem.at_most(self.n_negatives or min(400, -(-problem.n_labels // 2)))
+        self._n = draw_size(problem, self.n_negatives)
         counts = problem.label_counts.astype(np.float64)
         p = np.where(counts > 0, np.maximum(counts, 1) ** self.power, 0.0)
         p /= p.sum()

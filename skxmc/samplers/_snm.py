@@ -1,8 +1,6 @@
 """Stochastic negative mining (paper B): score a random pool, learn from its hardest labels."""
 
-import numpy as np
-
-from skxmc.samplers._base import Proposal, Sampler
+from skxmc.samplers._base import Proposal, Sampler, draw_size, draw_uniform
 
 
 class StochasticNegativeMining(Sampler):
@@ -49,7 +47,7 @@ class StochasticNegativeMining(Sampler):
         super().begin(problem)
         if self.schedule not in (None, "linear", "geometric"):
             raise ValueError(f"schedule={self.schedule!r} must be None, 'linear' or 'geometric'.")
-        self._pool = problem.at_most(self.pool_size or min(400, -(-problem.n_labels // 2)))
+        self._pool = draw_size(problem, self.pool_size)
         self._last = problem.at_most(self.n_negatives or max(1, self._pool // 20))
         if self._last > self._pool:
             raise ValueError(
@@ -72,9 +70,6 @@ class StochasticNegativeMining(Sampler):
 
     def propose(self, rows, rng):
         """Return the pool; the training loop scores it and keeps the hardest."""
-        n_labels = self.problem_.n_labels
-        if self.shared:
-            pool = rng.choice(n_labels, self._pool, replace=False, shuffle=False)
-        else:
-            pool = rng.integers(0, n_labels, (len(rows), self._pool))
-        return Proposal(pool.astype(np.int32), keep=self._keep)
+        n_rows = None if self.shared else len(rows)
+        pool = draw_uniform(rng, self.problem_.n_labels, self._pool, n_rows)
+        return Proposal(pool, keep=self._keep)
