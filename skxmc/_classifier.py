@@ -1,6 +1,7 @@
 """XMCClassifier: parameters, targets, fit, and prediction in scikit-learn's terms."""
 
 import time
+from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -13,18 +14,21 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skxmc._ends import Rows
+from skxmc._ensemble import Ensemble
+from skxmc._index import ExactIndex
+from skxmc._lazy import torch
 from skxmc._network import Network, Weights
-from skxmc._prediction import as_csr, dense_scores, probabilities, rank
-from skxmc._targets import encode_targets, positive_weights, refuse_lists
+from skxmc._prediction import as_csr, fuse, probabilities
+from skxmc._predictor import UNSEEN, Kept, Predictor
+from skxmc._targets import encode_targets, positive_weights, refuse_lists, tail_offsets
 from skxmc._threads import count_threads
 from skxmc._training import Trainer
 from skxmc.losses import Loss, make_loss
 from skxmc.metrics import precision_at_k
 from skxmc.samplers import Problem, Sampler, make_sampler
 
-# Score of a label that training has not seen: behind every trained one whatever the scale of X,
-# and far enough from the end of float32 to be summed.
-UNSEEN = -1e30
+TAIL_BIASES = (-0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)  # what tail_bias="auto" tries
+FUSION_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0)  # what late_fusion="auto" tries
 
 
 class XMCClassifier(ClassifierMixin, BaseEstimator):
@@ -36,28 +40,54 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    sampler : str or Sampler, default="mips+in-batch+uniform"
+    sampler : str or Sampler, default="mips+clustered-in-batch+uniform"
         Who proposes negatives: names from ``skxmc.samplers.SAMPLERS`` joined by ``+``, or an object
         such as ``MIPSSampler(5) + UniformSampler(400)``. The default is "mips+uniform", which is
-        paper A [A]_, and the other rows' labels, without which frequent labels are negatives too
-        seldom.
+        paper A [A]_, and the labels of the other rows in the batch, which are alike, without which
+        frequent labels are negatives too seldom.
     loss : str or Loss, default="bce"
         What a shortlist of scores costs: a name from ``skxmc.losses.LOSSES``, or an object.
-    hidden_layer_sizes : tuple of int, default=(512,)
-        Widths of the hidden layers, at least one. The last is the width of the label vectors.
+    hidden_layer_sizes : tuple of int or None, default=None
+        Widths of the hidden layers, at least one. The last is the width of the label vectors. None:
+        one layer of 512 units, or of 256 where the rows have fewer than 100,000 labels together.
+    n_estimators : int, default=2
+        Members: networks of this shape that are trained side by side, each on its own, and whose
+        scores are averaged. Fitted, they are one network of `n_estimators` times the width. Two
+        members of half the width cost what one network does, and rank better; on as many threads
+        as members, the same seed gives the same bits.
     max_iter : int, default=10
         Epochs: how often each row is visited.
     batch_size : int or None, default=None
-        Rows in a step. None: 64, fewer where there are fewer than 4,096 rows.
-    positive_weight : {None, "propensity", "class-balanced"} or array-like, default=None
+        Rows in a step. None: 128, fewer where there are fewer than 16,384 rows.
+    positive_weight : {None, "propensity", "class-balanced"}, float or array-like, default=0.5
         How much a positive of each label weighs in the loss, scaled to mean 1: None, all alike;
-        "propensity", ``2 / p - 1`` with p of :func:`skxmc.metrics.propensities`, which buys
-        PSP@k for P@k [P]_; "class-balanced", ``(1 - 0.9) / (1 - 0.9 ** frequency)``; or a number
-        for each label.
+        "propensity", ``2 / p - 1`` with p of :func:`skxmc.metrics.propensities` [P]_; a float, that
+        power of it, such as 0.5; "class-balanced", ``(1 - 0.9) / (1 - 0.9 ** frequency)``; or a
+        number for each label.
+    tail_bias : float or "auto", default="auto"
+        Added to the ranking scores, times ``log(2 / p - 1)`` of each label: buys PSP@k for P@k, or
+        below 0 the reverse. It takes effect at prediction, without a new fit, in what ranks:
+        `predict_topk`, `score`, and `decision_function` with `top_k`. "auto": of -0.75, -0.5 ... 1
+        that of the highest mean P@1, P@3 and P@5 on rows held out, or else on a twentieth of the
+        rows, which the first member does not train on; 0 for a 1-d y and below 1,000 rows.
+    residual : bool, default=False
+        End the hidden layers with a residual block, ``z = v + ReLU(R v + r)``, R of spectral norm 1
+        and the identity at the start (paper C [C]_).
+    learning_rate : {"linear", "constant"} or array-like of shape (max_iter,), default="linear"
+        How the step size moves: "linear", to 0 at the end of `max_iter` epochs; "constant"; or a
+        factor for each epoch, such as 1, 1, 1, 0.5, 0.5, 0.25.
     learning_rate_init : float, default=0.1
-        Step size of Adagrad at the start; it falls linearly to 0 at the end of `max_iter` epochs.
-    dropout : float in [0, 1), default=0.3
+        Step size of Adagrad at the start.
+    dropout : float in [0, 1), default=0.5
         Share of the hidden units that a training step leaves out.
+    late_fusion : float in [0, 1], "auto" or None, default=None
+        Rank by the sum of the classifier (weight `late_fusion`) and of the cosine between a row and
+        the labels' embeddings (weight ``1 - late_fusion``), each over the row's highest: below 1,
+        PSP@k rises, at 0.5 at hardly any cost in P@k (paper C [C]_). Embeddings are the mean hidden
+        vectors of the labels' rows, mapped where the sampler is "label-embedding". "auto": the
+        weight of highest mean P@1, P@3 and P@5 on `validation_fraction` of the rows, which are held
+        out. `predict_topk`, `decision_function` with `top_k`, and `score` of an indicator y rank
+        so; dense scores, probabilities and `predict` remain the classifier's.
     top_k : int or None, default=None
         What `decision_function` and `predict_proba` return: None for dense arrays (n, n_labels);
         k for a `csr_array` that holds the k best labels of each row.
@@ -81,11 +111,24 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray of shape (n_labels,)
         The columns of an indicator y, or the distinct classes of a 1-d y.
-    feature_weights_ : ndarray of shape (n_features, hidden_layer_sizes[0]), float32
-    hidden_weights_ : list of ndarray of shape (hidden_layer_sizes[i], hidden_layer_sizes[i + 1])
-    hidden_biases_ : list of ndarray of shape (hidden_layer_sizes[i],)
-    label_weights_ : ndarray of shape (n_labels, hidden_layer_sizes[-1]), float32
+    feature_weights_ : ndarray of shape (n_features, H0), float32
+        H0, H1, ... H are `n_estimators` times the `hidden_layer_sizes`: the members side by side.
+    hidden_weights_ : list of ndarray of shape (H0, H1), (H1, H2), ...
+    hidden_biases_ : list of ndarray of shape (H0,), (H1,), ...
+    label_weights_ : ndarray of shape (n_labels, H), float32
     label_biases_ : ndarray of shape (n_labels,), float32
+    tail_offsets_ : ndarray of shape (n_labels,), float32
+        ``log(2 / p - 1)`` of each label, by its training frequency.
+    residual_ : tuple of ndarray of shape (H, H) and (H,), or None
+        R and r of the residual block.
+    label_embeddings_ : ndarray of shape (n_labels, H), float32, or None
+        Unit vectors, zeros for labels without a training row; None where prediction needs none.
+    tail_bias_ : float
+        What `tail_bias` was in `fit`, or what "auto" chose.
+    late_fusion_ : float or None
+        The weight of the classifier that `predict_topk` uses.
+    shortlist_size_ : int or None
+        Scores count for so many labels of nearest embeddings, at least 100; None: for all.
     loss_curve_ : list of float
         Mean training loss of a row, an entry an epoch.
     epoch_seconds_ : list of float
@@ -114,6 +157,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     ----------
     .. [A] Qaraei and Babbar, "Meta-classifier free negative sampling for extreme multilabel
        classification", Machine Learning, 2023.
+    .. [C] Mishra et al., "Light-weight deep extreme multilabel classification", IJCNN 2023.
     .. [P] Qaraei et al., "Convex surrogates for unbiased loss functions in extreme classification
        with missing labels", WWW 2021.
 
@@ -136,16 +180,22 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     _parameter_constraints = {  # noqa: RUF012  (scikit-learn's convention)
         "sampler": [str, Sampler],
         "loss": [str, Loss],
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left"), None],
+        "n_estimators": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "positive_weight": [
             StrOptions({"propensity", "class-balanced"}),
+            Interval(Real, 0, None, closed="left"),
             "array-like",
             None,
         ],
+        "tail_bias": [Interval(Real, None, None, closed="neither"), StrOptions({"auto"})],
+        "residual": ["boolean"],
+        "learning_rate": [StrOptions({"linear", "constant"}), "array-like"],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
+        "late_fusion": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"}), None],
         "top_k": [Interval(Integral, 1, None, closed="left"), None],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -162,15 +212,20 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        sampler="mips+in-batch+uniform",
+        sampler="mips+clustered-in-batch+uniform",
         loss="bce",
         *,
-        hidden_layer_sizes=(512,),
+        hidden_layer_sizes=None,
+        n_estimators=2,
         max_iter=10,
         batch_size=None,
-        positive_weight=None,
+        positive_weight=0.5,
+        tail_bias="auto",
+        residual=False,
+        learning_rate="linear",
         learning_rate_init=0.1,
-        dropout=0.3,
+        dropout=0.5,
+        late_fusion=None,
         top_k=None,
         early_stopping=False,
         validation_fraction=0.1,
@@ -183,11 +238,16 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         self.sampler = sampler
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
+        self.n_estimators = n_estimators
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.positive_weight = positive_weight
+        self.tail_bias = tail_bias
+        self.residual = residual
+        self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
         self.dropout = dropout
+        self.late_fusion = late_fusion
         self.top_k = top_k
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -228,82 +288,115 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
             self, X, y, accept_sparse="csr", dtype=[np.float32, np.float64], multi_output=True
         )
         Y, self.classes_, self._kind = encode_targets(y)
-        sizes = _hidden_sizes(self.hidden_layer_sizes)
-        sampler = clone(make_sampler(self.sampler), safe=False)
-        loss = clone(make_loss(self.loss), safe=False)
+        sizes = _hidden_sizes(self.hidden_layer_sizes, Y.nnz)
+        schedule = _schedule(self.learning_rate, self.max_iter)
+        sampler, loss = make_sampler(self.sampler), make_loss(self.loss)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
 
-        held_out = None
-        if self.early_stopping:
+        held_out = passed_over = None
+        if self.early_stopping or self.late_fusion == "auto":
             X, X_held, Y, Y_held = train_test_split(
                 X, Y, test_size=self.validation_fraction, random_state=seed
             )
             if not Y.nnz:
-                raise ValueError("early_stopping=True leaves no row with a label to train on.")
-            held_out = X_held, Y_held
+                why = "early_stopping=True" if self.early_stopping else "late_fusion='auto'"
+                raise ValueError(
+                    f"{why} leaves no row with a label to train on. Lower "
+                    f"validation_fraction={self.validation_fraction}."
+                )
+            held_out = _as_rows(X_held), Y_held
+        elif self.tail_bias == "auto" and self._kind != "classes":
+            passed_over = _sample_rows(X.shape[0], seed)
         # A label without a row is no use as a negative either: train on those that have one.
         seen = np.flatnonzero(np.bincount(Y.indices, minlength=Y.shape[1]))
+        self.tail_offsets_ = tail_offsets(Y)
         weights = positive_weights(self.positive_weight, Y)
         weights = None if weights is None else weights[seen]
-        trainer = self._make_trainer(X, Y[:, seen], sizes, sampler, loss, weights, seed)
-        weights = self._train(trainer, held_out, seen)
-        self._store(weights, seen)
+        ensemble = self._make_ensemble(
+            X, Y[:, seen], sizes, sampler, loss, schedule, weights, seed, passed_over
+        )
+        self._train(ensemble, held_out if self.early_stopping else None, seen)
+        self._choose_tail_bias(ensemble, held_out, seen, Y)
+        self._store(ensemble, seen)
+        self._choose_fusion(held_out)
         return self
 
-    def _make_trainer(self, X, Y, sizes, sampler, loss, positive_weights, seed):
-        """All that a run needs; the sampler finds what is wrong with its parameters first."""
-        device = _device(self.device)
+    def _make_ensemble(
+        self, X, Y, sizes, sampler, loss, schedule, positive_weights, seed, passed_over
+    ):
+        """All that a run needs; the sampler finds what is wrong with its parameters first.
+
+        `passed_over` are rows that the first member does not visit.
+        """
+        device, n_members = _device(self.device), self.n_estimators
         n_rows, n_labels = Y.shape
         counts = np.bincount(Y.indices, minlength=n_labels)
-        problem = Problem(
-            Y=Rows.of(Y, values=False),
-            label_counts=counts,
-            n_columns=len(self.classes_),
-            batch_size=self.batch_size or int(np.clip(n_rows // 64, 8, 64)),
-            random_state=seed,
-            # A GPU is busy with one stream of batches.
-            n_threads=1 if device != "cpu" else count_threads(self.n_jobs, n_rows, 10_000),
-            log=self._log,
-        )
-        sampler, loss = sampler.begin(problem), loss.begin(problem)
+        # A GPU is busy with one stream of batches.
+        n_threads = 1 if device != "cpu" else count_threads(self.n_jobs, n_rows, 10_000)
+        X, Y = _as_rows(X), Rows.of(Y, values=False)
+        seeds = [seed, *np.random.SeedSequence(seed).generate_state(n_members - 1).tolist()]
+        problems = [
+            Problem(
+                Y=Y,
+                label_counts=counts,
+                n_columns=len(self.classes_),
+                batch_size=self.batch_size or int(np.clip(n_rows // 128, 8, 128)),
+                random_state=member_seed,
+                n_threads=max(1, n_threads // n_members),
+                log=self._log if m == 0 else _no_log,
+            )
+            for m, member_seed in enumerate(seeds)
+        ]
+        begun = [
+            (clone(sampler, safe=False).begin(problem), clone(loss, safe=False).begin(problem))
+            for problem in problems
+        ]
         log_odds = np.log((counts + 0.5) / (n_rows - counts + 0.5))
-        weights = Weights.initial(X.shape[1], sizes, log_odds, np.random.default_rng(seed))
-        return Trainer(
-            Network(weights, device), _as_rows(X), problem, sampler, loss,
-            n_epochs=self.max_iter, learning_rate=self.learning_rate_init, dropout=self.dropout,
-            positive_weights=positive_weights,
-        )  # fmt: skip
+        trainers = []
+        for m, (problem, (sampler, loss)) in enumerate(zip(problems, begun, strict=True)):
+            rng = np.random.default_rng(problem.random_state)
+            weights = Weights.initial(X.shape[1], sizes, log_odds, rng, self.residual)
+            trainers.append(
+                Trainer(
+                    Network(weights, device), X, problem, sampler, loss,
+                    n_epochs=self.max_iter, learning_rate=self.learning_rate_init,
+                    dropout=self.dropout, positive_weights=positive_weights, schedule=schedule,
+                    passed_over=passed_over if m == 0 else None,
+                )
+            )  # fmt: skip
+        return Ensemble(trainers, n_threads, device)
 
-    def _train(self, trainer, held_out, seen):
-        """Run the epochs; returns the weights of the last, or of the best where rows are held out.
+    def _train(self, ensemble, held_out, seen):
+        """Run the epochs; where rows are held out, go back to the weights of the best.
 
-        `seen` says which labels the trainer's columns are.
+        `seen` says which labels the trainers' columns are.
         """
         self.loss_curve_, self.epoch_seconds_ = [], []
-        self.active_fraction_ = [] if trainer.loss.reports_active else None
+        self.active_fraction_ = [] if ensemble.reports_active else None
         self.validation_scores_ = [] if held_out else None
-        best, best_weights, since = -1.0, None, 0
+        best, checkpoint, since = -1.0, None, 0
         for epoch in range(self.max_iter):
             start = time.perf_counter()
-            loss, active = trainer.epoch(epoch)
+            loss, active = ensemble.epoch(epoch)
             self.loss_curve_.append(loss)
             if active is not None:
                 self.active_fraction_.append(active)
             self.epoch_seconds_.append(time.perf_counter() - start)
             if held_out:
-                X_held, Y_held = _as_rows(held_out[0]), held_out[1]
-                labels, _ = rank(trainer.network, X_held, Y_held.shape[0], 1, trainer.n_threads)
+                X_held, Y_held = held_out
+                labels, _ = ensemble.predictor().topk(X_held, Y_held.shape[0], 1)
                 score = precision_at_k(Y_held, seen[labels], k=1)
                 self.validation_scores_.append(score)
                 since = 0 if score > best else since + 1
                 if score > best:
-                    best, best_weights = score, trainer.network.weights().copy()
-            self._log(self._progress(epoch, trainer.n_rows))
+                    best, checkpoint = score, ensemble.checkpoint()
+            self._log(self._progress(epoch, ensemble.n_rows))
             if since >= self.n_iter_no_change:
                 self._log(f"precision@1 has not risen for {since} epochs: stopped")
                 break
         self.n_iter_ = epoch + 1
-        return best_weights or trainer.network.weights()
+        if checkpoint:
+            ensemble.restore(checkpoint)
 
     def _progress(self, epoch, n_rows):
         seconds = self.epoch_seconds_[-1]
@@ -318,17 +411,60 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         if self.verbose:
             print(f"[XMCClassifier] {text}", flush=True)
 
-    def _store(self, weights, seen):
-        """Keep the weights as fitted attributes, with a row for each label, seen or not."""
-        self.feature_weights_ = weights.features
-        self.hidden_weights_, self.hidden_biases_ = weights.hidden, weights.hidden_biases
-        self.label_weights_, self.label_biases_ = weights.labels, weights.label_biases
+    def _store(self, ensemble, seen):
+        """Keep what predicts as fitted attributes, with a row for each label, seen or not."""
+        self._kept = Kept()
+        self.shortlist_size_, self.label_embeddings_ = ensemble.shortlist_size, None
         n_labels = len(self.classes_)
-        if len(seen) < n_labels:
-            self.label_weights_ = np.zeros((n_labels, weights.labels.shape[1]), np.float32)
-            self.label_weights_[seen] = weights.labels
-            self.label_biases_ = np.full(n_labels, UNSEEN, np.float32)
-            self.label_biases_[seen] = weights.label_biases
+
+        def spread(array, fill):
+            if len(seen) == n_labels:
+                return array
+            out = np.full((n_labels, *array.shape[1:]), fill, np.float32)
+            out[seen] = array
+            return out
+
+        if self.late_fusion is not None or self.shortlist_size_ is not None:
+            self.label_embeddings_ = spread(ensemble.embeddings(), 0)
+        weights = ensemble.weights()
+        self.feature_weights_, self.residual_ = weights.features, weights.residual
+        self.hidden_weights_, self.hidden_biases_ = weights.hidden, weights.hidden_biases
+        self.label_weights_ = spread(weights.labels, 0)
+        self.label_biases_ = spread(weights.label_biases, UNSEEN)
+
+    def _choose_tail_bias(self, ensemble, held_out, seen, Y):
+        """Choose it by rows that were held out, or that the first member has not visited."""
+        self.tail_bias_ = 0.0 if self.tail_bias == "auto" else self.tail_bias
+        first = ensemble.trainers[0]
+        rows = np.flatnonzero(~first.visited)
+        if self.tail_bias != "auto" or (held_out is None and not len(rows)):
+            return
+        if held_out is None:
+            predictor, X_held, Y_held = ensemble.predictor(1), _take(first.X, rows), Y[rows]
+        else:
+            predictor, (X_held, Y_held) = ensemble.predictor(), held_out
+        n, scores = min(5, len(seen)), {}
+        biases = predictor.network.labels.biases
+        offsets = torch.from_numpy(self.tail_offsets_[seen]).to(biases.device)
+        for bias in sorted(TAIL_BIASES, key=abs):
+            predictor.network.labels.biases = biases + bias * offsets
+            labels = seen[predictor.topk(X_held, Y_held.shape[0], n)[0]]
+            scores[bias] = sum(precision_at_k(Y_held, labels, k=min(k, n)) for k in (1, 3, 5))
+        self.tail_bias_ = max(scores, key=scores.get)
+        self._log(f"tail bias: {self.tail_bias_}")
+
+    def _choose_fusion(self, held_out):
+        """Choose the weight of late fusion on the rows held out, where that is asked for."""
+        self.late_fusion_ = self.late_fusion
+        if self.late_fusion == "auto":
+            X_held, Y_held = held_out
+            n, scores = min(5, len(self.classes_)), {}
+            rankings = self._predictor(X_held, self.tail_bias_).rankings(X_held, Y_held.shape[0], n)
+            for beta in FUSION_WEIGHTS:
+                labels, _ = fuse(*rankings, beta, n)
+                scores[beta] = sum(precision_at_k(Y_held, labels, k=min(k, n)) for k in (1, 3, 5))
+            self.late_fusion_ = max(reversed(scores), key=scores.get)
+            self._log(f"late fusion: beta {self.late_fusion_}")
 
     # -- predict ---------------------------------------------------------------------------------
 
@@ -346,21 +482,26 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         labels : ndarray of shape (n_samples, min(k, n_labels))
             Entries of `classes_`, best first; ties go to the one that stands first in `classes_`.
         scores : ndarray of shape (n_samples, min(k, n_labels)), float32
-            The logits of these labels, as in `decision_function`.
+            The logits of these labels, as in `decision_function`; with `late_fusion` the sums.
 
         Raises
         ------
         ValueError
             If k is not a positive integer, or X has NaN, infinity or another number of features.
         """
-        network, X = self._prepare(X)
-        labels, scores = self._rank(network, X, k)
+        X = self._check(X)
+        labels, scores = self._rank(X, k)
         return self.classes_[labels], scores
 
-    def _rank(self, network, X, k):
+    def _rank(self, X, k, plain=False):
+        """Rank by what is there to rank by; `plain`: by the classifier's scores alone."""
         if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
             raise ValueError(f"k={k!r} must be an integer of at least 1.")
-        return rank(network, X, X.shape[0], min(int(k), len(self.classes_)), self._threads(X))
+        k = min(int(k), len(self.classes_))
+        if plain:
+            return self._predictor(X).topk(X, X.shape[0], k)
+        bias = self.tail_bias_ if self.tail_bias == "auto" else self.tail_bias
+        return self._predictor(X, bias).topk(X, X.shape[0], k, self.late_fusion_)
 
     def decision_function(self, X):
         """Logits of the labels.
@@ -376,11 +517,11 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
             (n_samples,). With `top_k=k` a csr_array (n_samples, n_labels) that holds the logits of
             the k best labels of each row: an absent label ranks behind them.
         """
-        network, X = self._prepare(X)
+        X = self._check(X)
         if self.top_k is not None:
-            return as_csr(*self._rank(network, X, self.top_k), len(self.classes_))
+            return as_csr(*self._rank(X, self.top_k), len(self.classes_))
         scores = np.empty((X.shape[0], len(self.classes_)), np.float32)
-        for block, part in dense_scores(network, X, self._threads(X)):
+        for block, part in self._predictor(X).dense(X):
             scores[block] = part
         if self._kind == "classes" and len(self.classes_) == 2:
             return scores[:, 1] - scores[:, 0]
@@ -401,16 +542,16 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples, n_labels), float32, or csr_array
             With `top_k=k`, a csr_array that holds the k best labels of each row.
         """
-        network, X = self._prepare(X)
+        X = self._check(X)
         if self.top_k is None:
             out = np.empty((X.shape[0], len(self.classes_)), np.float32)
-            for block, scores in dense_scores(network, X, self._threads(X)):
+            for block, scores in self._predictor(X).dense(X):
                 out[block] = probabilities(scores, self._kind)
             return out
-        labels, scores = self._rank(network, X, self.top_k)
+        labels, scores = self._rank(X, self.top_k, plain=True)
         if self._kind != "classes":
             return as_csr(labels, probabilities(scores, self._kind), len(self.classes_))
-        for block, every in dense_scores(network, X, self._threads(X)):  # softmax needs them all
+        for block, every in self._predictor(X).dense(X):  # softmax needs them all
             scores[block] -= logsumexp(every, axis=1, keepdims=True)
         return as_csr(labels, np.exp(scores), len(self.classes_))
 
@@ -426,13 +567,10 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         ndarray or csr_array of shape (n_samples, n_labels), int64, or ndarray of shape (n_samples,)
             In the container of the y of `fit`: sparse, dense or 1-d.
         """
-        network, X = self._prepare(X)
+        X = self._check(X)
         if self._kind == "classes":
-            return self.classes_[self._rank(network, X, 1)[0][:, 0]]
-        parts = [
-            sp.csr_array(part > 0, dtype=np.int64)
-            for _, part in dense_scores(network, X, self._threads(X))
-        ]
+            return self.classes_[self._rank(X, 1, plain=True)[0][:, 0]]
+        parts = [sp.csr_array(part > 0, dtype=np.int64) for _, part in self._predictor(X).dense(X)]
         out = sp.vstack([sp.csr_array((0, len(self.classes_)), dtype=np.int64), *parts], "csr")
         return out if self._kind == "sparse" else out.toarray()
 
@@ -453,27 +591,66 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         if self._kind == "classes":
             return float(np.mean(np.asarray(self.predict(X)) == np.asarray(y)))
-        network, X = self._prepare(X)
-        return precision_at_k(y, self._rank(network, X, 1)[0], k=1)
+        X = self._check(X)
+        return precision_at_k(y, self._rank(X, 1)[0], k=1)
 
-    def _prepare(self, X):
-        """The fitted network, and X as it takes it."""
+    def _check(self, X):
+        """X as the network takes it."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=[np.float32, np.float64], reset=False)
+        return _as_rows(X)
+
+    def _predictor(self, X, tail_bias=0.0):
+        parts = (
+            self.feature_weights_, *self.hidden_weights_, *self.hidden_biases_, self.label_weights_,
+            self.label_biases_, self.residual_, self.label_embeddings_, tail_bias, self.device,
+        )  # fmt: skip
+        predictor = self._kept.get(parts, lambda: self._make_predictor(tail_bias))
+        return replace(predictor, n_threads=count_threads(self.n_jobs, X.shape[0], 1_000))
+
+    def _make_predictor(self, tail_bias):
+        biases = self.label_biases_
+        if tail_bias:
+            biases = biases + np.float32(tail_bias) * self.tail_offsets_
         weights = Weights(
             self.feature_weights_, self.hidden_weights_, self.hidden_biases_,
-            self.label_weights_, self.label_biases_,
+            self.label_weights_, biases, self.residual_,
         )  # fmt: skip
-        return Network(weights, _device(self.device)), _as_rows(X)
-
-    def _threads(self, X):
-        return count_threads(self.n_jobs, X.shape[0], 1_000)
+        network = Network(weights, _device(self.device))
+        labels = network.labels
+        return Predictor(
+            network,
+            self.label_biases_ > UNSEEN,
+            1,
+            self.label_embeddings_,
+            self.shortlist_size_,
+            ExactIndex().build(labels.weights, labels.biases, copy=False),
+        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _no_log(text):
+    """What members beside the first say."""
+
+
+def _sample_rows(n_rows, seed):
+    """A twentieth of the rows, 4,000 at most; none where a twentieth would say little."""
+    n = min(4_000, n_rows // 20)
+    rows = np.random.default_rng([seed, 1]).permutation(n_rows)[: n if n >= 50 else 0]
+    return np.sort(rows)
+
+
+def _take(X, rows):
+    """Some of the rows."""
+    if not isinstance(X, Rows):
+        return X[rows]
+    data, indices, indptr = X.data, X.indices, X.indptr
+    return Rows.of(sp.csr_array((data, indices, indptr), shape=X.shape)[rows])
 
 
 def _as_rows(X):
@@ -486,7 +663,10 @@ def _as_rows(X):
     return Rows.of(X)
 
 
-def _hidden_sizes(sizes):
+def _hidden_sizes(sizes, n_ones):
+    """The widths; None is chosen by the number of ones in y."""
+    if sizes is None:
+        return (256,) if n_ones < 100_000 else (512,)
     sizes = tuple(np.atleast_1d(sizes).tolist())
     if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
         raise ValueError(
@@ -495,13 +675,27 @@ def _hidden_sizes(sizes):
     return sizes
 
 
+def _schedule(learning_rate, n_epochs):
+    """A name, or the factors of the epochs."""
+    if isinstance(learning_rate, str):
+        return learning_rate
+    try:
+        factors = np.asarray(learning_rate, dtype=float)
+    except (TypeError, ValueError):
+        factors = np.empty(0)
+    if factors.shape != (n_epochs,) or not (np.isfinite(factors) & (factors >= 0)).all():
+        raise ValueError(
+            f"learning_rate={learning_rate!r} must be 'linear', 'constant', or hold a factor of at "
+            f"least 0 for each of the max_iter={n_epochs} epochs."
+        )
+    return factors
+
+
 _DEVICES = "'auto', 'cpu', 'cuda' or 'cuda:1'."
 
 
 def _device(name):
     """The torch device of a name; "auto" takes a GPU where there is one."""
-    import torch
-
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -9,11 +9,14 @@ Both take *places*: which table rows (ids) belong to which row of the batch, wit
 each. Their form is each end's own secret.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
+
+from skxmc._lazy import torch
 
 FIRST_SQUARES = 0.01  # what Adagrad remembers of a row that it has not met yet
 
@@ -59,11 +62,10 @@ class Table:
 class CompiledEnds:
     """Compiled loops over views of the tables. One object per thread: it owns scratch."""
 
-    device = torch.device("cpu")
-
     def __init__(self):
         from skxmc import _kernels  # numba takes half a second to import
 
+        self.device = torch.device("cpu")
         self._kernels = _kernels
         self._slots = {}
 

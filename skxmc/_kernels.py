@@ -1,4 +1,4 @@
-"""The compiled loops of the CPU: sparse rows against a wide table, and what ranks scores.
+"""The compiled loops of the CPU: sparse rows against a wide table.
 
 A batch touches a few thousand rows of two huge tables (features x width, labels x width). Generic
 autograd gathers copies of those rows, sorts and scatters their gradients; here each is read and
@@ -206,64 +206,3 @@ def _take(label, i, r, mask, slot):
 def _release(label, slot):
     if slot[label] < -1:
         slot[label] = -1
-
-
-@_jit
-def exclude(indptr, indices, rows, first_label, scores):
-    """Set the scores of the rows' own labels to minus infinity; columns begin at `first_label`."""
-    n_columns = scores.shape[1]
-    for i in range(rows.size):
-        for p in range(indptr[rows[i]], indptr[rows[i] + 1]):
-            c = indices[p] - first_label
-            if 0 <= c < n_columns:
-                scores[i, c] = -np.inf
-
-
-@_jit
-def merge_topk(scores, first_label, best_scores, best_labels):
-    """Merge a block of scores (B, c) into the k best per row: heaps whose root is the worst.
-
-    Labels come in ascending order over the calls, so that a later label must be strictly better:
-    ties go to the lower index. Places not yet filled hold minus infinity and label -1.
-    """
-    n_rows, n_columns = scores.shape
-    k = best_scores.shape[1]
-    for i in range(n_rows):
-        heap, labels = best_scores[i], best_labels[i]
-        for c in range(n_columns):
-            s = scores[i, c]
-            if s > heap[0]:
-                _replace_root(heap, labels, k, s, first_label + c)
-
-
-@_jit
-def _replace_root(heap, labels, k, score, label):
-    """Replace the worst entry and sift it down; of equal scores the higher label is the worse."""
-    hole = 0
-    while True:
-        child = 2 * hole + 1
-        if child >= k:
-            break
-        other = child + 1
-        if other < k and (
-            heap[other] < heap[child]
-            or (heap[other] == heap[child] and labels[other] > labels[child])
-        ):
-            child = other
-        if heap[child] > score or (heap[child] == score and labels[child] < label):
-            break
-        heap[hole], labels[hole] = heap[child], labels[child]
-        hole = child
-    heap[hole], labels[hole] = score, label
-
-
-@_jit
-def sort_topk(best_scores, best_labels):
-    """Order each row's heap in place: best first, ties by label."""
-    k = best_scores.shape[1]
-    for i in range(best_scores.shape[0]):
-        heap, labels = best_scores[i], best_labels[i]
-        for size in range(k - 1, 0, -1):  # heapsort: the worst goes to the end
-            score, label = heap[size], labels[size]
-            heap[size], labels[size] = heap[0], labels[0]
-            _replace_root(heap, labels, size, score, label)

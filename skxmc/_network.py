@@ -1,6 +1,7 @@
 """The network: sparse or dense rows -> hidden vectors -> label scores. Knows samplers nor losses.
 
     rows x feature table + bias -> ReLU, dropout -> (linear -> ReLU, dropout) ... -> hidden (B, H)
+    with a residual block: hidden + dropout(ReLU(R hidden + r)) -> hidden, R of spectral norm 1
     hidden . label weights + label biases -> scores
 
 Rows meet the feature table, and hidden vectors the label table, in the ends of `_ends.py`; between
@@ -13,10 +14,11 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from scipy.linalg import block_diag
 
 from skxmc._ends import CompiledEnds, Rows, Table, TorchEnds
-from skxmc._threads import for_each
+from skxmc._lazy import torch
+from skxmc._threads import FEW_ROWS, for_each
 
 NEGLIGIBLE = 1e-4  # d loss / d score below which a row's own label is left alone
 
@@ -30,9 +32,10 @@ class Weights:
     hidden_biases: list  # [(H0,), (H1,), ...]
     labels: np.ndarray  # (L, H)
     label_biases: np.ndarray  # (L,)
+    residual: tuple | None = None  # R (H, H), r (H,); R has spectral norm 1
 
     @classmethod
-    def initial(cls, n_features, sizes, label_log_odds, rng):
+    def initial(cls, n_features, sizes, label_log_odds, rng, residual=False):
         """Random weights; label biases at the labels' log-odds, or training starts by finding them.
 
         The feature table is N(0, 0.07): rows of unit length give hidden units of that scale,
@@ -56,6 +59,34 @@ class Weights:
             hidden_biases=[np.zeros(size, np.float32) for size in sizes],
             labels=labels,
             label_biases=label_log_odds.astype(np.float32),
+            residual=(np.eye(sizes[-1], dtype=np.float32), np.zeros(sizes[-1], np.float32))
+            if residual
+            else None,
+        )
+
+    @classmethod
+    def merge(cls, members):
+        """One network whose scores are the mean of the members': their units side by side."""
+        if len(members) == 1:
+            return members[0]
+
+        def beside(name):
+            return np.concatenate([getattr(member, name) for member in members], axis=1)
+
+        residual = None
+        if members[0].residual is not None:
+            matrices, biases = zip(*(member.residual for member in members), strict=True)
+            residual = block_diag(*matrices), np.concatenate(biases)
+        return cls(
+            features=beside("features"),
+            hidden=[block_diag(*layer) for layer in zip(*(m.hidden for m in members), strict=True)],
+            hidden_biases=[
+                np.concatenate(layer)
+                for layer in zip(*(m.hidden_biases for m in members), strict=True)
+            ],
+            labels=beside("labels") / np.float32(len(members)),
+            label_biases=np.mean([m.label_biases for m in members], axis=0, dtype=np.float32),
+            residual=residual,
         )
 
     def copy(self):
@@ -73,6 +104,8 @@ class Network:
         self.labels = Table(self._tensor(weights.labels), self._tensor(weights.label_biases))
         self.hidden_weights = [self._tensor(a) for a in weights.hidden]
         self.hidden_biases = [self._tensor(a) for a in weights.hidden_biases]
+        self.residual = [self._tensor(a) for a in weights.residual or ()]
+        self.top_direction = None  # (H,): in a run, left singular vector of R, which steps keep up
         self.ends = CompiledEnds() if self.device.type == "cpu" else TorchEnds(self.device)
 
     def _tensor(self, array):
@@ -89,6 +122,14 @@ class Network:
         """Rows of the label table."""
         return len(self.labels.weights)
 
+    def prepare_training(self, rng):
+        """What optimiser and spectral norm remember, at their start."""
+        self.features.prepare_training()
+        self.labels.prepare_training()
+        if self.residual:
+            start = rng.standard_normal(len(self.residual[1]), dtype=np.float32)
+            self.top_direction = self._tensor(start / np.linalg.norm(start))
+
     def weights(self):
         """The weights as arrays; they share memory where the network is on the CPU."""
 
@@ -101,11 +142,12 @@ class Network:
             [array(a) for a in self.hidden_biases],
             array(self.labels.weights),
             array(self.labels.biases),
+            (array(self._residual_matrix()), array(self.residual[1])) if self.residual else None,
         )
 
     def parameters(self):
         """The dense weights between the ends."""
-        return [*self.hidden_weights, *self.hidden_biases]
+        return [*self.hidden_weights, *self.hidden_biases, *self.residual]
 
     def replica(self):
         """The same weights in the same memory, for one thread to train with.
@@ -117,6 +159,7 @@ class Network:
         twin.__dict__.update(self.__dict__)
         twin.hidden_weights = [a.data.requires_grad_() for a in self.hidden_weights]
         twin.hidden_biases = [a.data.requires_grad_() for a in self.hidden_biases]
+        twin.residual = [a.data.requires_grad_() for a in self.residual]
         if isinstance(self.ends, CompiledEnds):
             twin.ends = CompiledEnds()
         return twin
@@ -139,7 +182,27 @@ class Network:
         for weight, bias in zip(self.hidden_weights, self.hidden_biases[1:], strict=True):
             x = torch.relu(torch.addmm(bias, x, weight))
             x = x if dropout is None else x * dropout(x.shape)
+        if self.residual:
+            more = torch.relu(torch.addmm(self.residual[1], x, self._residual_matrix().T))
+            x = x + (more if dropout is None else more * dropout(x.shape))
         return x
+
+    def _residual_matrix(self):
+        """R over its spectral norm, which one power iteration a training step keeps up with.
+
+        Only replicas, which train, move what the iteration remembers: hidden vectors in a run are
+        those of the weights that `weights` returns.
+        """
+        matrix = self.residual[0]
+        if self.top_direction is None:
+            return matrix
+        with torch.no_grad():
+            left = self.top_direction.clone()  # another thread may move it meanwhile
+            right = torch.nn.functional.normalize(matrix.T @ left, dim=0)
+            if matrix.requires_grad:
+                left = torch.nn.functional.normalize(matrix @ right, dim=0)
+                self.top_direction.copy_(left)
+        return matrix / (left @ (matrix @ right))
 
     def hidden(self, X, rows):
         """Hidden vectors for prediction, (B, H)."""
@@ -206,5 +269,8 @@ def hidden_vectors(network, X, rows, n_threads, block=512):
     def fill(begin):
         out[begin : begin + block] = network.hidden(X, rows[begin : begin + block])
 
-    for_each(fill, range(0, len(rows), block), n_threads)
+    if len(rows) <= FEW_ROWS:
+        fill(0)
+    else:
+        for_each(fill, range(0, len(rows), block), n_threads)
     return out

@@ -2,25 +2,83 @@
 
 import numpy as np
 import scipy.sparse as sp
-import torch
-from scipy.special import expit, softmax
+from scipy.special import expit, log_expit, softmax
 
-from skxmc._index import exact_topk
+from skxmc._index import ExactIndex
+from skxmc._lazy import torch
 from skxmc._network import hidden_vectors
 from skxmc._threads import blocks
 
+FUSED = 100  # labels of either ranking that late fusion knows
 _ROWS = 8192  # rows whose hidden vectors exist at a time
 _CELLS = 2**24  # scores that exist at a time where all labels are needed: 64 MB
 
 
-def rank(network, X, n_rows, k, n_threads):
-    """The k best labels of each row: labels (n, k) int64 and scores (n, k) float32, best first."""
+def rank(network, X, n_rows, k, n_threads, index=None):
+    """The k best labels of each row: labels (n, k) int64 and scores (n, k) float32, best first.
+
+    `index`: built over the network's labels before, which spares single rows its making.
+    """
     labels, scores = np.empty((n_rows, k), np.int64), np.empty((n_rows, k), np.float32)
+    table = network.labels
+    if index is None:
+        index = ExactIndex(n_threads=n_threads).build(table.weights, table.biases, copy=False)
     for block in blocks(n_rows, _ROWS):
         hidden = hidden_vectors(network, X, np.arange(block.start, block.stop), n_threads)
-        table = network.labels
-        scores[block], labels[block] = exact_topk(hidden, table.weights, table.biases, k, n_threads)
+        scores[block], labels[block] = index.topk(hidden, k, n_threads=n_threads)
     return labels, scores
+
+
+def rank_by_cosine(network, embeddings, seen, X, n_rows, k, n_threads):
+    """The k labels whose unit embeddings (L, H) are nearest: labels (n, k) and cosines (n, k).
+
+    `seen` (L,) says which labels have an embedding; the others are not ranked: where fewer than k
+    are left, the label is -1 and the cosine minus infinity.
+    """
+    labels, cosines = np.empty((n_rows, k), np.int64), np.empty((n_rows, k), np.float32)
+    embeddings = torch.from_numpy(embeddings).to(network.device)
+    biases = torch.from_numpy(np.where(seen, 0, -np.inf).astype(np.float32)).to(network.device)
+    index = ExactIndex(n_threads=n_threads).build(embeddings, biases, copy=False)
+    for block in blocks(n_rows, _ROWS):
+        hidden = hidden_vectors(network, X, np.arange(block.start, block.stop), n_threads)
+        cosines[block], labels[block] = index.topk(torch.nn.functional.normalize(hidden), k)
+    return labels, cosines
+
+
+def rank_among(network, labels, X, n_threads):
+    """Rank each row's own labels (n, m) by their scores: labels (n, m) and scores (n, m)."""
+    scores = np.empty(labels.shape, np.float32)
+    for block in blocks(len(labels), _ROWS):
+        hidden = hidden_vectors(network, X, np.arange(block.start, block.stop), n_threads)
+        places = network.ends.padded_places(labels[block].astype(np.int32))
+        found = network.ends.gather_dot(places, hidden, network.labels)
+        scores[block] = found.view(hidden.shape[0], -1).cpu().numpy()
+    order = np.lexsort((labels, -scores))
+    return np.take_along_axis(labels, order, 1), np.take_along_axis(scores, order, 1)
+
+
+def fuse(ranking, other, beta, k):
+    """Late fusion of two rankings, (labels, scores) each; the k best labels and their sums.
+
+    The sum of beta times the sigmoid of the first ranking's score and 1 - beta times that of the
+    other's, each over the row's highest; a label that a ranking lacks counts 0 there (LightDXML).
+    Ties, as between sigmoids of 1, go to the label that the first ranking prefers.
+    """
+    parts = []
+    for weight, (_, scores) in ((beta, ranking), (1 - beta, other)):
+        share = log_expit(scores.astype(np.float64))  # logs: a row's highest may be -1,000
+        share -= np.maximum(share[:, :1], np.finfo(np.float64).min)
+        parts.append(weight * np.exp(share))
+    labels = np.concatenate([ranking[0], other[0]], axis=1)  # (n, a + b)
+    sums = np.concatenate(parts, axis=1)
+    order = np.argsort(labels, axis=1, kind="stable")
+    labels, sums = np.take_along_axis(labels, order, 1), np.take_along_axis(sums, order, 1)
+    twice = labels[:, 1:] == labels[:, :-1]  # a label is at most once in a ranking
+    sums[:, :-1] += np.where(twice, sums[:, 1:], 0)
+    sums[:, 1:][twice] = -np.inf
+    sums[labels < 0] = -np.inf
+    best = np.lexsort((order, -sums))[:, :k]
+    return np.take_along_axis(labels, best, 1), np.take_along_axis(sums, best, 1).astype(np.float32)
 
 
 def dense_scores(network, X, n_threads):

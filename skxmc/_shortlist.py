@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+
+from skxmc._lazy import torch
 
 MAX_POSITIVES = 256  # of a row in one visit; rows of more have others drawn at the next
 
@@ -35,9 +36,9 @@ def make_shortlist(Y, rows, proposals, rng, slot, max_positives=MAX_POSITIVES):
 
     counts = Y.indptr[rows + 1] - Y.indptr[rows]
     p = int(min(counts.max(), max_positives))
+    proposals = sorted(proposals, key=_is_pool)  # a pool may drop what another wants: it yields
     own = [a for a in proposals if a.labels.ndim == 2]
     common = [a for a in proposals if a.labels.ndim == 1]
-    common.sort(key=lambda a: a.keep is not None)  # a pool may drop what another wants: it yields
     labels = np.empty((len(rows), p + sum(a.labels.shape[1] for a in own)), np.int32)
     if p:  # where to start in the lists of rows that have too many
         labels[:, 0] = rng.integers(0, 2**31, len(rows)) % np.maximum(counts, 1)
@@ -47,6 +48,12 @@ def make_shortlist(Y, rows, proposals, rng, slot, max_positives=MAX_POSITIVES):
     shared = np.concatenate([labels[0, :0], *(a.labels for a in common)])
     if max(labels[:, p:].max(initial=-1), shared.max(initial=-1)) >= Y.shape[1]:
         raise IndexError(f"The sampler proposed a label beyond the {Y.shape[1]} that there are.")
+    pool = labels[:, r - sum(a.labels.shape[1] for a in own if _is_pool(a)) :]
+    if pool.size:
+        wanted = np.concatenate([shared[:0], *(a.labels for a in common if not _is_pool(a))])
+        slot[wanted] = 0
+        pool[slot[pool] == 0] = -1
+        slot[wanted] = -1
 
     sizes = [p, *(a.labels.shape[-1] for a in own + common)]
     weights = _spread([1.0, *(a.weight for a in own + common)], sizes)  # (r + s,)
@@ -57,10 +64,16 @@ def make_shortlist(Y, rows, proposals, rng, slot, max_positives=MAX_POSITIVES):
         kept = np.concatenate([np.arange(r), r + first])
         shared = shared[kept[r:] - r]
         weights, log_expected, source = weights[kept], log_expected[kept], source[kept]
-    pools = [(np.flatnonzero(source == i), a.keep) for i, a in enumerate(own + common) if a.keep]
+    pools = [
+        (np.flatnonzero(source == i), a.keep) for i, a in enumerate(own + common) if _is_pool(a)
+    ]
     mask = np.zeros((len(rows), r + len(shared)), bool)
     _kernels.fill_shortlist(Y.indptr, Y.indices, rows, p, labels, shared, mask, slot)
     return Shortlist(labels, shared, p, mask * weights, log_expected, pools)
+
+
+def _is_pool(proposal):
+    return proposal.keep is not None
 
 
 def _spread(values, sizes):

@@ -4,6 +4,8 @@ Either a binary indicator, dense or sparse (n, L), whose `classes_` are the colu
 classes, which are one positive a row.
 """
 
+from numbers import Real
+
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.multiclass import check_classification_targets
@@ -34,7 +36,9 @@ def encode_targets(y):
         raise ValueError(
             f"y must be a binary indicator matrix of 0 and 1, or 1-d classes. {_BINARIZE}"
         )
-    check_classification_targets(y)
+    # Only of floats does it look at all values; of others, it would take many classes of few rows
+    # each for a regression.
+    check_classification_targets(y if y.dtype.kind == "f" else y[:20])
     classes, at = np.unique(column_or_1d(y, warn=True), return_inverse=True)
     n = len(at)
     Y = sp.csr_array(
@@ -51,18 +55,28 @@ def positive_weights(kind, Y):
     if kind is None:
         return None
     counts = np.bincount(Y.indices, minlength=Y.shape[1])
-    if isinstance(kind, str) and kind == "propensity":
-        weights = 2 / propensities(Y) - 1
+    if isinstance(kind, Real) or (isinstance(kind, str) and kind == "propensity"):
+        weights = np.exp(tail_offsets(Y) * (1 if isinstance(kind, str) else kind))
     elif isinstance(kind, str) and kind == "class-balanced":
         weights = 0.1 / (1 - 0.9 ** np.maximum(counts, 1))
     else:
         weights = np.asarray(kind, dtype=np.float64)
         if weights.shape != (Y.shape[1],) or not (weights >= 0).all() or not weights.any():
             raise ValueError(
-                f"positive_weight={kind!r} must be None, 'propensity', 'class-balanced' or "
-                f"{Y.shape[1]} numbers >= 0, one for each label."
+                f"positive_weight={kind!r} must be None, 'propensity', 'class-balanced', a power "
+                f"of the propensity weights, or {Y.shape[1]} numbers >= 0, one for each label."
             )
     return (weights * (counts.sum() / (weights @ counts))).astype(np.float32)
+
+
+def tail_offsets(Y):
+    """What the convex propensity-scored loss adds to a label's log-odds: log(2 / p - 1), (L,).
+
+    The propensity model wants three rows; of fewer, all labels are alike.
+    """
+    if Y.shape[0] < 3:
+        return np.zeros(Y.shape[1], np.float32)
+    return np.log(2 / propensities(Y) - 1).astype(np.float32)
 
 
 def refuse_lists(y):

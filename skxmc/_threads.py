@@ -5,7 +5,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import torch
+from skxmc._lazy import torch
 
 
 def count_threads(n_jobs, n_rows, n_enough):
@@ -20,6 +20,9 @@ def count_threads(n_jobs, n_rows, n_enough):
     return n_jobs
 
 
+FEW_ROWS = 16  # of which the work is done sooner than a thread is started
+
+
 def for_each(work, items, n_threads):
     """Call work(item) for each item, drawn in order by the threads; the first error is raised.
 
@@ -27,6 +30,10 @@ def for_each(work, items, n_threads):
     error stops the others after the item that they hold.
     """
     items = iter(items)
+    if n_threads == 1 and hasattr(_OURS, "default"):  # one of our threads, at work for another call
+        for item in items:
+            work(item)
+        return
     lock = threading.Lock()
     stop = threading.Event()
 
@@ -35,6 +42,7 @@ def for_each(work, items, n_threads):
             return next(items, _END)
 
     def drain():
+        _OURS.default = default
         torch.get_num_threads()  # a thread's first call takes over the default: let that be past
         torch.set_num_threads(1)  # of this thread, but also the default of threads to come
         ready.wait()
@@ -48,10 +56,13 @@ def for_each(work, items, n_threads):
     ready = threading.Barrier(n_threads + 1)
     with ThreadPoolExecutor(n_threads) as pool:
         with _STARTING:
-            default = torch.get_num_threads()
+            default = getattr(_OURS, "default", None) or torch.get_num_threads()
             futures = [pool.submit(drain) for _ in range(n_threads)]
             ready.wait()
-            torch.set_num_threads(default)
+            # Put the default back; from a thread of its own, since it would be the caller's too.
+            restore = threading.Thread(target=torch.set_num_threads, args=(default,))
+            restore.start()
+            restore.join()
         try:
             for future in futures:
                 future.result()
@@ -60,6 +71,7 @@ def for_each(work, items, n_threads):
 
 
 _END = object()
+_OURS = threading.local()  # in our threads: the default that they found
 _STARTING = threading.Lock()  # so that nobody takes another caller's momentary 1 for the default
 
 

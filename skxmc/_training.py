@@ -7,8 +7,8 @@ gives the same bits at each run.
 import itertools
 
 import numpy as np
-import torch
 
+from skxmc._lazy import torch
 from skxmc._network import hidden_vectors
 from skxmc._shortlist import MAX_POSITIVES, keep_hardest, make_shortlist
 from skxmc._threads import for_each
@@ -45,20 +45,24 @@ class Trainer:
 
     def __init__(
         self, network, X, problem, sampler, loss, *,
-        n_epochs, learning_rate, dropout, positive_weights=None,
+        n_epochs, learning_rate, dropout, positive_weights=None, schedule="linear",
+        passed_over=None,
     ):  # fmt: skip
         self.network, self.X, self.Y = network, X, problem.Y
         self.sampler, self.loss = sampler, loss
         self.max_positives = loss.max_positives or MAX_POSITIVES
         self.positive_weights = positive_weights  # (L,) float32 or None
         self.n_epochs, self.learning_rate, self.dropout = n_epochs, learning_rate, dropout
+        self.schedule = schedule  # "linear", "constant", or a factor for each epoch
         self.batch_size, self.n_threads = problem.batch_size, problem.n_threads
-        self.n_rows = problem.n_rows
+        self.visited = np.ones(problem.n_rows, bool)
+        if passed_over is not None:  # rows that training never visits
+            self.visited[passed_over] = False
+        self.n_rows = int(self.visited.sum())
         self.n_steps = -(-self.n_rows // self.batch_size)  # in an epoch
         seeds = np.random.SeedSequence(problem.random_state).spawn(self.n_threads + 1)
         self.rng = np.random.default_rng(seeds[0])
-        network.features.prepare_training()
-        network.labels.prepare_training()
+        network.prepare_training(self.rng)
         self.workers = [_Worker(network, problem.n_labels, seed) for seed in seeds[1:]]
 
     def epoch(self, number):
@@ -68,7 +72,12 @@ class Trainer:
         for losses that always have one.
         """
         self.sampler.start_epoch(number, self.n_epochs)
-        order = self.rng.permutation(self.n_rows)
+        order = self.sampler.order_rows(number, self, self.rng)
+        if order is None:
+            order = self.rng.permutation(len(self.visited))
+        elif not np.array_equal(np.sort(order), np.arange(len(self.visited))):
+            raise ValueError(f"order_rows of {self.sampler} must return each row once, or None.")
+        order = order[self.visited[order]]
         due = [s for s in range(self.n_steps) if self.sampler.due(number, s)]
         results = []
 
@@ -88,7 +97,7 @@ class Trainer:
 
     def step(self, worker, rows, number):
         """Train on one batch; returns its loss, its active negatives and all its negatives."""
-        rate = self.learning_rate * (1 - number / (self.n_epochs * self.n_steps))
+        rate = self.rate(number)
         net, rng = worker.network, worker.rng
         proposals = self.sampler.propose(rows, rng)
         proposals = [proposals] if isinstance(proposals, Proposal) else proposals
@@ -118,6 +127,13 @@ class Trainer:
             return value, 0, 0
         p = shortlist.n_positives
         return value, int((gradient[:, p:] != 0).sum()), int((weights[:, p:] > 0).sum())
+
+    def rate(self, number):
+        """The learning rate of a step, counted from the start of the run."""
+        if isinstance(self.schedule, str):
+            falls = self.schedule == "linear"
+            return self.learning_rate * (1 - falls * number / (self.n_epochs * self.n_steps))
+        return self.learning_rate * float(self.schedule[number // self.n_steps])
 
     def _dropout(self, rng):
         if not self.dropout:

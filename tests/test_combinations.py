@@ -29,6 +29,8 @@ every_loss = pytest.mark.parametrize("loss", LOSS_CASES.values(), ids=LOSS_CASES
 def make(sampler, loss, **parameters):
     parameters = {
         "hidden_layer_sizes": (16,),
+        "n_estimators": 1,
+        "positive_weight": None,
         "learning_rate_init": 0.2,
         "dropout": 0.0,
         "batch_size": 32,

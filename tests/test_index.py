@@ -20,7 +20,6 @@ from skxmc._index import (
     exact_topk,
     make_index,
 )
-from skxmc._network import hidden_vectors
 from skxmc.datasets import make_xmc
 
 DEVICES = [
@@ -170,8 +169,8 @@ class Trained:
         seen = np.flatnonzero(clf.label_biases_ > -50)  # as in training
         self.weights = torch.from_numpy(clf.label_weights_[seen])
         self.biases = torch.from_numpy(clf.label_biases_[seen])
-        network, rows = clf._prepare(X[5000:])
-        self.hidden = hidden_vectors(network, rows, np.arange(1000), 1)
+        hidden = X[5000:] @ clf.feature_weights_ + clf.hidden_biases_[0]
+        self.hidden = torch.from_numpy(np.maximum(hidden, 0).astype(np.float32))
         self.Y = Rows.of(sp.csr_array(Y[5000:][:, seen]), values=False)
         self.rows = np.arange(1000)
 

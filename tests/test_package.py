@@ -16,15 +16,24 @@ import pytest
 import skxmc
 
 ROOT = Path(skxmc.__file__).parent
-PUBLIC = ("skxmc", "skxmc.samplers", "skxmc.losses", "skxmc.metrics", "skxmc.datasets")
+PUBLIC = (
+    "skxmc",
+    "skxmc.samplers",
+    "skxmc.losses",
+    "skxmc.metrics",
+    "skxmc.datasets",
+    "skxmc.presets",
+)
 
 # Who may import whom: only modules of a lower level. A new module must find its place here.
 LEVELS = {
+    "_lazy": -1,
     "_kernels": 0,
     "_threads": 0,
     "losses": 0,
     "metrics": 0,
     "datasets": 0,
+    "_centroids": 1,
     "_ends": 1,
     "_targets": 1,
     "_index": 2,
@@ -32,9 +41,12 @@ LEVELS = {
     "samplers": 3,
     "_prediction": 3,
     "_shortlist": 3,
+    "_predictor": 4,
     "_training": 4,
-    "_classifier": 5,
-    "__init__": 6,
+    "_ensemble": 5,
+    "_classifier": 6,
+    "presets": 7,
+    "__init__": 8,
 }
 
 
@@ -48,8 +60,11 @@ def run_python(code):
 
 
 def test_import_prints_and_warns_nothing_and_leaves_the_heavy_libraries_for_later():
-    heavy = ("numba", "pynndescent", "faiss", "matplotlib")
-    code = f"import sys, skxmc; print([name for name in {heavy} if name in sys.modules])"
+    heavy = ("torch", "numba", "pynndescent", "faiss", "matplotlib")
+    code = f"""if True:
+        import sys, skxmc
+        skxmc.XMCClassifier()
+        print([name for name in {heavy} if name in sys.modules])"""
     run = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", code],
         capture_output=True,
@@ -119,8 +134,8 @@ def test_modules_import_only_from_lower_levels(path):
 def test_the_walk_over_imports_sees_what_is_there():
     """Else the tests beside it would pass on anything."""
     found = set(imports_of(ROOT / "_classifier.py"))
-    assert {"skxmc._training", "skxmc.samplers", "skxmc.metrics", "numpy", "torch"} <= found
-    assert "skxmc._index" in set(imports_of(ROOT / "samplers" / "_mips.py"))  # in a function
+    assert {"skxmc._training", "skxmc.samplers", "skxmc.metrics", "skxmc._lazy", "numpy"} <= found
+    assert "skxmc._index" in set(imports_of(ROOT / "samplers" / "_look_up.py"))  # in a function
     assert "skxmc.samplers" in set(imports_of(ROOT / "__init__.py"))
     assert "skxmc.metrics._inputs" in set(imports_of(ROOT / "metrics" / "_at_k.py"))  # relative
 
@@ -216,7 +231,10 @@ def test_every_public_name_has_a_docstring_that_lists_its_parameters(name):
         # A dataclass may call them attributes.
         assert re.search(r"^(Parameters\n-{10}|Attributes\n-{10})$", doc, re.MULTILINE)
     for parameter in parameters:
+        kind = inspect.signature(thing).parameters[parameter].kind
         line = rf"^(\w+, )*\*{{0,2}}{parameter}(, \w+)* : \S"
+        if kind is inspect.Parameter.VAR_KEYWORD:  # numpydoc gives it no type
+            line = rf"^\*\*{parameter}( : \S.*)?$"
         assert re.search(line, doc, re.MULTILINE), f"{parameter} is not documented"
 
 

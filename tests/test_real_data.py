@@ -32,9 +32,9 @@ def popular(Y, n_rows, k):
 
 
 def test_default_settings_reach_the_precision_that_they_are_known_for(bibtex, default):
-    """62.7 when this was written; the best linear peers are at 62 to 64."""
+    """65 when this was written; the best linear peer is at 64.2."""
     _, X_test, _, Y_test = bibtex
-    assert default.score(X_test, Y_test) > 0.607
+    assert default.score(X_test, Y_test) > 0.63
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])

@@ -1,5 +1,6 @@
 """One contract for all samplers and their sums; what each draws, against counts and plain loops."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -14,6 +15,7 @@ from skxmc._shortlist import keep_hardest, make_shortlist
 from skxmc.losses import BinaryCrossEntropy
 from skxmc.samplers import (
     SAMPLERS,
+    ClusteredInBatchSampler,
     FrequencySampler,
     FullSampler,
     InBatchSampler,
@@ -41,6 +43,7 @@ EVERYONE = {
         for name in (
             "mips+uniform",
             "in-batch+uniform",
+            "clustered-in-batch+uniform",
             "full+mips",
             "mips+in-batch+uniform",
             "frequency + uniform + in-batch",
@@ -61,6 +64,7 @@ EVERYONE = {
             MIPSSampler(3, n_candidates=3, keep=False, use_bias=False, index="exact"),
             MIPSSampler(1, refresh_epochs=2, warmup_epochs=1),
             MIPSSampler(2, n_candidates=4, skip=3),
+            ClusteredInBatchSampler(4, 1, schedule=None),
             StochasticNegativeMining(8, 3),
             StochasticNegativeMining(8, 3, shared=False),
             StochasticNegativeMining(N_LABELS, N_LABELS, schedule="linear"),
@@ -312,27 +316,41 @@ def test_in_batch_sampler_proposes_the_labels_of_the_batch():
         assert sampler.propose(np.array(rows), rng).labels.tolist() == expected
 
 
-@pytest.mark.parametrize("batch_size", [2, 8, 32])
+@pytest.mark.parametrize("batch_size", [2, 7, 32, 60, 64])
 def test_in_batch_counts_are_how_often_another_row_of_the_batch_carries_the_label(batch_size):
-    """Over batches of a permutation, for rows that lack the label."""
-    rng, n_rows, n_batches = np.random.default_rng(0), 1000, 3000
-    Y = rng.random((n_rows, 12)) < np.geomspace(0.002, 0.3, 12)
+    """Over the batches of permutations, the last smaller ones too, for rows that lack the label."""
+    rng, n_rows, n_labels = np.random.default_rng(0), 60, 12
+    Y = rng.random((n_rows, n_labels)) < np.geomspace(0.02, 0.6, n_labels)
     Y[0] = True
-    problem = make_problem(sp.csr_array(Y.astype(np.float32)), batch_size=batch_size)
-    sampler = clone(InBatchSampler()).begin(problem)
-    times, visits, said = np.zeros(12), np.zeros(12), np.full(12, np.nan)
-    for _ in range(n_batches):
-        rows = rng.choice(n_rows, batch_size, replace=False)
-        proposal = sampler.propose(rows, rng)
-        said[proposal.labels] = np.exp(proposal.log_expected)
-        lacks = ~Y[rows[0]]
-        visits += lacks
-        times[proposal.labels] += lacks[proposal.labels]
-    assert not np.isnan(said).any()
-    share = times / visits
-    error = np.sqrt(said * (1 - said) / visits)
-    # A batch is drawn without replacement, of which the formula knows nothing: a hundredth.
-    assert (abs(share - said) < 5 * error + 0.01 * said).all()
+    Y[:, -1] = [*[True] * (n_rows - 1), False]
+    sampler = clone(InBatchSampler()).begin(
+        make_problem(sp.csr_array(Y.astype(np.float32)), batch_size=batch_size)
+    )
+    last = n_rows % batch_size
+    for size in {min(batch_size, n_rows), last} - {0, 1}:
+        times, visits, said = np.zeros(n_labels), np.zeros(n_labels), np.full(n_labels, np.nan)
+        for _ in range(3000):
+            rows = rng.permutation(n_rows)[:size]
+            proposal = sampler.propose(rows, rng)
+            said[proposal.labels] = np.exp(proposal.log_expected)
+            lacks = ~Y[rows[0]]
+            visits += lacks
+            times[proposal.labels] += lacks[proposal.labels]
+        assert not np.isnan(said).any()
+        assert (said <= 1).all()
+        error = np.sqrt(said * (1 - said) / visits)
+        assert (abs(times / visits - said) < 5 * error + 1e-9).all()
+        assert said[-1] == 1  # all rows but one carry it
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 5])
+def test_in_batch_counts_of_few_rows_are_finite(n_rows):
+    Y = sp.csr_array(np.tril(np.ones((n_rows, n_rows), np.float32)))
+    sampler = clone(InBatchSampler()).begin(make_problem(Y, batch_size=2))
+    for rows in ([0], [n_rows - 1], [n_rows - 1, 0]):
+        proposal = sampler.propose(np.array(rows), np.random.default_rng(0))
+        assert np.isfinite(proposal.log_expected).all()
+        assert (proposal.log_expected <= 0).all()
 
 
 def test_without_a_number_half_of_few_labels_are_drawn_and_400_of_many():
@@ -730,6 +748,29 @@ def test_of_each_pool_the_hardest_labels_are_kept_and_all_else_stays(proposals):
     assert same is kept
 
 
+@pytest.mark.parametrize("pool_first", [True, False])
+@pytest.mark.parametrize("other_own", [True, False])
+@pytest.mark.parametrize("pool_own", [True, False])
+def test_a_pool_drops_no_label_that_another_sampler_proposes(pool_own, other_own, pool_first):
+    problem, rng = make_problem(make_labels(unseen=False)), np.random.default_rng(0)
+    rows, slot = np.arange(N_ROWS), np.full(N_LABELS, -1, np.int32)
+    every, wanted = np.arange(N_LABELS, dtype=np.int32), np.arange(4, 9, dtype=np.int32)
+    pool = Proposal(np.tile(every, (N_ROWS, 1)) if pool_own else every, keep=1)
+    other = Proposal(np.tile(wanted, (N_ROWS, 1)) if other_own else wanted, 2.0, -1.0)
+    proposals = [pool, other] if pool_first else [other, pool]
+    before = make_shortlist(problem.Y, rows, proposals, rng, slot)
+    assert (slot == -1).all()
+    scores = torch.from_numpy(rng.standard_normal(before.weights.shape))
+    after, kept = keep_hardest(before, scores)
+    for row in rows:
+        places = counted(after, kept, row)
+        for label in set(wanted.tolist()) - set(positives(problem, row)):
+            assert places[label][0] is False
+            assert (places[label][1], places[label][3]) == (2.0, -1.0)  # as the other says
+        more = set(places) - set(wanted.tolist()) - set(positives(problem, row))
+        assert len(more) == (row != 21)  # the best of the pool beside them
+
+
 def kept_by_epoch(sampler, n_epochs):
     sampler = clone(sampler).begin(make_problem())
     kept = []
@@ -805,6 +846,180 @@ def test_without_numbers_snm_keeps_a_twentieth_of_400_and_one_of_few():
     assert asked(2000) == (400, 20)
     assert asked(20) == (10, 1)
     assert asked(1) == (1, 1)
+
+
+# --- clustered batches ----------------------------------------------------------------------------
+
+
+class Clumps:
+    """A network whose rows lie in clumps, far from each other."""
+
+    def __init__(self, n_rows, clump, width=16, noise=0.05):
+        rng = np.random.default_rng(0)
+        self.clump = rng.permutation(np.arange(n_rows) // clump)
+        self.vectors = rng.standard_normal((n_rows, width))[self.clump]
+        self.vectors += noise * rng.standard_normal((n_rows, width))
+        self.n_calls = 0
+
+    def hidden(self, rows):
+        self.n_calls += 1
+        return torch.from_numpy(self.vectors[rows].astype(np.float32))
+
+
+def clustered(n_rows, *parameters, **more):
+    Y = sp.csr_array(np.ones((n_rows, 1), np.float32))
+    return clone(ClusteredInBatchSampler(*parameters, **more)).begin(make_problem(Y))
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 7, 64, 100, 257])
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 64, 1000])
+@pytest.mark.parametrize("kind", ["clumps", "zeros", "equal", "few values"])
+def test_clustered_batches_visit_each_row_once_whatever_the_vectors(n_rows, size, kind):
+    network = Clumps(n_rows, 4)
+    if kind != "clumps":
+        network.vectors[:] = {"zeros": 0.0, "equal": 3.0, "few values": network.vectors[0]}[kind]
+    if kind == "few values":
+        network.vectors[::2] = 0
+    order = clustered(n_rows, size, schedule=None).order_rows(0, network, np.random.default_rng(0))
+    if size == 1:
+        assert order is None
+        assert network.n_calls == 0
+        return
+    assert order.dtype == np.int64
+    assert sorted(order.tolist()) == list(range(n_rows))
+
+
+@pytest.mark.parametrize("n_rows", [64, 400, 404])
+def test_rows_that_lie_together_share_a_cluster_and_so_a_batch(n_rows):
+    network = Clumps(n_rows, 8)
+    sampler = clustered(n_rows, 8, schedule=None)
+    order = sampler.order_rows(0, network, np.random.default_rng(0))
+    clumps = network.clump[order].tolist()
+    runs = [len(list(run)) for _, run in itertools.groupby(clumps)]
+    together = sum(run >= 4 for run in runs) / (n_rows / 8)
+    assert together > 0.6
+    shuffled = network.clump[np.random.default_rng(0).permutation(n_rows)].tolist()
+    assert max(len(list(run)) for _, run in itertools.groupby(shuffled)) < 4
+
+
+def test_clusters_are_balanced():
+    """Found again by where rows stand in two epochs: clusters move, their rows stay together."""
+    network, rng = Clumps(300, 50), np.random.default_rng(0)
+    sampler = clustered(300, 8, refresh_epochs=99, schedule=None)
+    orders = [sampler.order_rows(epoch, network, rng) for epoch in range(30)]
+    near = np.zeros((300, 300), int)
+    for order in orders:
+        place = np.argsort(order)
+        near += abs(place[:, None] - place) < 8
+    sizes = (near == len(orders)).sum(1)
+    assert sorted(sizes.tolist()) == [4] * 4 + [8] * 296
+
+
+def test_clusters_and_the_rows_within_them_are_shuffled_each_epoch():
+    network, rng = Clumps(80, 8), np.random.default_rng(0)
+    sampler = clustered(80, 8, refresh_epochs=3, schedule=None)
+    orders = [sampler.order_rows(epoch, network, rng).reshape(-1, 8) for epoch in range(4)]
+    assert network.n_calls == 2
+    sets = [[frozenset(part) for part in order.tolist()] for order in orders]
+    assert set(sets[0]) == set(sets[1]) == set(sets[2])
+    assert sets[0] != sets[1] != sets[2]
+    of_one = next(iter(sets[0]))
+    rows = [orders[i][sets[i].index(of_one)].tolist() for i in range(3)]
+    assert rows[0] != rows[1] != rows[2]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [(None, [8] * 4), ("linear", [1, 3, 6, 8]), ("geometric", [1, 2, 4, 8])],
+)
+def test_clusters_grow_as_the_schedule_says(schedule, expected):
+    network = Clumps(64, 8)
+    sampler = clustered(64, 8, refresh_epochs=1, schedule=schedule)
+    sizes = []
+    for epoch in range(4):
+        sampler.start_epoch(epoch, 4)
+        order = sampler.order_rows(epoch, network, np.random.default_rng(0))
+        sizes.append(1 if order is None else sampler._built)
+    assert sizes == expected
+    sampler = clustered(64, 8, schedule=schedule)
+    sampler.start_epoch(0, 1)
+    assert sampler.order_rows(0, network, np.random.default_rng(0)) is not None
+
+
+def test_equal_generators_give_equal_clusters_and_others_do_not():
+    network = Clumps(100, 8, noise=3)
+
+    def order(seed):
+        return clustered(100, schedule=None).order_rows(0, network, np.random.default_rng(seed))
+
+    np.testing.assert_array_equal(order(1), order(1))
+    assert (order(1) != order(2)).any()
+
+
+def test_the_chance_to_meet_a_label_of_a_clustered_batch_is_unknown():
+    proposal = begun("clustered-in-batch").propose(np.arange(4), np.random.default_rng(0))
+    plain = begun("in-batch").propose(np.arange(4), np.random.default_rng(0))
+    assert np.isnan(proposal.log_expected).all()
+    assert np.isfinite(plain.log_expected).all()
+    np.testing.assert_array_equal(proposal.labels, plain.labels)
+
+
+# --- the order of rows ----------------------------------------------------------------------------
+
+
+class Ordered(UniformSampler):
+    """Visits the rows in an order of its own; notes the batches that it is asked for."""
+
+    seen = []  # noqa: RUF012  (of the class: training uses a clone)
+
+    def __init__(self, order=None):
+        super().__init__(3)
+        self.order = order
+
+    def order_rows(self, epoch, network, rng):
+        assert network.hidden(np.arange(2)).shape == (2, 4)
+        return None if self.order is None else np.array(self.order)
+
+    def propose(self, rows, rng):
+        self.seen.append(rows.tolist())
+        return super().propose(rows, rng)
+
+
+def visits(sampler, monkeypatch):
+    monkeypatch.setattr(Ordered, "seen", [])
+    X = sp.eye_array(N_ROWS, format="csr")
+    clf = XMCClassifier(
+        sampler, hidden_layer_sizes=(4,), max_iter=2, batch_size=7, n_jobs=1, random_state=0
+    )
+    clf.fit(X, make_labels(unseen=False))
+    return Ordered.seen
+
+
+def test_training_visits_the_rows_in_the_order_of_the_sampler(monkeypatch):
+    backwards = list(range(N_ROWS))[::-1]
+    expected = [backwards[i : i + 7] for i in range(0, N_ROWS, 7)] * 2
+    for sampler in (
+        Ordered(backwards),
+        UniformSampler(3) + Ordered(backwards),
+        Ordered(backwards) + ClusteredInBatchSampler(schedule=None),
+        Ordered() + (UniformSampler(3) + Ordered(backwards)),
+    ):
+        seen = visits(sampler, monkeypatch)
+        assert [batch for i, batch in enumerate(seen) if batch not in seen[:i]] == expected[:5]
+        assert seen[-1] == expected[-1]
+
+
+def test_without_an_order_training_shuffles_anew_in_each_epoch(monkeypatch):
+    seen = visits(Ordered(), monkeypatch)
+    epochs = [sum(seen[:5], []), sum(seen[5:], [])]  # noqa: RUF017
+    assert epochs[0] != epochs[1]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(N_ROWS))
+
+
+@pytest.mark.parametrize("order", [[0] * N_ROWS, [*range(N_ROWS - 1)], [*range(1, N_ROWS + 1)]])
+def test_an_order_that_is_no_permutation_is_refused(order, monkeypatch):
+    with pytest.raises(ValueError, match=r"(?s)order_rows of Ordered.*each row once, or None"):
+        visits(Ordered(order), monkeypatch)
 
 
 # --- sums -----------------------------------------------------------------------------------------
@@ -930,6 +1145,12 @@ BAD = [
     (StochasticNegativeMining(5, 6), "n_negatives=6", "pool of 5.*(Lower|raise)"),
     (StochasticNegativeMining(n_negatives=11), "n_negatives=11", "pool of 10.*(Lower|raise)"),
     (StochasticNegativeMining(schedule="cosine"), "schedule='cosine'", "'linear' or 'geometric'"),
+    *(
+        (ClusteredInBatchSampler(**{name: value}), f"{name}={value!r}", "integer >= 1")
+        for name in ("cluster_size", "refresh_epochs")
+        for value in (0, -1, 2.5, True, None)
+    ),
+    (ClusteredInBatchSampler(schedule="cosine"), "schedule='cosine'", "'linear' or 'geometric'"),
     (FrequencySampler(3, power=float("nan")), "power=nan", "finite|number"),
 ]
 

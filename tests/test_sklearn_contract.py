@@ -21,6 +21,7 @@ SUMS = [
     "uniform",
     "frequency",
     "in-batch+uniform",
+    "clustered-in-batch+uniform",
     "mips",
     "mips+uniform",
     "snm",
@@ -32,6 +33,7 @@ ESTIMATORS = [
     XMCClassifier(),
     *(XMCClassifier(sampler, **SMALL) for sampler in SUMS),
     XMCClassifier(early_stopping=True, **{**SMALL, "hidden_layer_sizes": (16, 8)}),
+    XMCClassifier("label-embedding", residual=True, late_fusion=0.5, **SMALL),
 ]
 
 
@@ -46,7 +48,8 @@ def test_estimator_passes_the_check(estimator, check):
 
 
 def test_every_named_sampler_is_checked():
-    named = {name for sampler in SUMS if isinstance(sampler, str) for name in sampler.split("+")}
+    samplers = [a.sampler for a in ESTIMATORS if isinstance(a.sampler, str)]
+    named = {name for sampler in samplers for name in sampler.split("+")}
     assert named == set(SAMPLERS)
 
 

@@ -12,15 +12,19 @@ from functools import reduce
 from operator import add
 
 from skxmc.samplers._base import Problem, Proposal, Sampler, UnionSampler
+from skxmc.samplers._clustered import ClusteredInBatchSampler
+from skxmc.samplers._label_embedding import LabelEmbeddingSampler
 from skxmc.samplers._mips import MIPSSampler
 from skxmc.samplers._random import FrequencySampler, FullSampler, InBatchSampler, UniformSampler
 from skxmc.samplers._snm import StochasticNegativeMining
 
 __all__ = [
     "SAMPLERS",
+    "ClusteredInBatchSampler",
     "FrequencySampler",
     "FullSampler",
     "InBatchSampler",
+    "LabelEmbeddingSampler",
     "MIPSSampler",
     "Problem",
     "Proposal",
@@ -37,7 +41,9 @@ SAMPLERS = {
     "uniform": UniformSampler,
     "frequency": FrequencySampler,
     "in-batch": InBatchSampler,
+    "clustered-in-batch": ClusteredInBatchSampler,
     "mips": MIPSSampler,
+    "label-embedding": LabelEmbeddingSampler,
     "snm": StochasticNegativeMining,
 }
 

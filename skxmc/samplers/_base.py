@@ -149,6 +149,23 @@ class Sampler(BaseEstimator):
             Counted from 0, and how many there will be at most.
         """
 
+    def order_rows(self, epoch, network, rng):
+        """The order in which an epoch visits the rows, batch after batch.
+
+        Parameters
+        ----------
+        epoch : int
+        network : object
+            As in :meth:`refresh`.
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        ndarray of shape (n_rows,), int64, or None
+            Each row once; None: the training loop shuffles.
+        """
+        return None
+
     def due(self, epoch, step):
         """Whether :meth:`refresh` is to be called before this step of this epoch.
 
@@ -175,6 +192,29 @@ class Sampler(BaseEstimator):
         rows : ndarray, int64
             The rows still to be visited in this epoch, in order.
         """
+
+    @property
+    def shortlist_size(self):
+        """To how many labels of nearest embedding a prediction must keep; None: to none.
+
+        A sampler that proposes only a row's neighbours leaves the scores of all others untrained.
+        """
+        return None
+
+    def embed_labels(self, centroids):
+        """Where labels lie among the rows' hidden vectors, for late fusion at prediction.
+
+        Parameters
+        ----------
+        centroids : ndarray of shape (L, H), float32
+            The mean hidden vector of each label's rows.
+
+        Returns
+        -------
+        ndarray of shape (L, H), float32
+            The centroids, unless a sampler knows better. Only their directions count.
+        """
+        return centroids
 
     def propose(self, rows, rng):
         """Propose labels for these rows of the training data.
@@ -239,6 +279,11 @@ class UnionSampler(Sampler):
         self.first.start_epoch(epoch, n_epochs)
         self.second.start_epoch(epoch, n_epochs)
 
+    def order_rows(self, epoch, network, rng):
+        """The order of the first part that has one."""
+        order = self.first.order_rows(epoch, network, rng)
+        return self.second.order_rows(epoch, network, rng) if order is None else order
+
     def due(self, epoch, step):
         """Whether either part is due."""
         return self.first.due(epoch, step) or self.second.due(epoch, step)
@@ -248,6 +293,16 @@ class UnionSampler(Sampler):
         for part in (self.first, self.second):
             if part.due(epoch, step):
                 part.refresh(epoch, step, network, rows)
+
+    @property
+    def shortlist_size(self):
+        """None where either part trains beyond its shortlist."""
+        sizes = self.first.shortlist_size, self.second.shortlist_size
+        return None if None in sizes else max(sizes)
+
+    def embed_labels(self, centroids):
+        """One part's way after the other's; most have none."""
+        return self.second.embed_labels(self.first.embed_labels(centroids))
 
     def propose(self, rows, rng):
         """Both parts' proposals."""

@@ -1,11 +1,9 @@
 """Hard negatives by maximum inner product search over the label weights (paper A)."""
 
-import numpy as np
-
-from skxmc.samplers._base import Proposal, Sampler
+from skxmc.samplers._look_up import LookUpSampler
 
 
-class MIPSSampler(Sampler):
+class MIPSSampler(LookUpSampler):
     """A few hard negatives: labels of high inner product with the row's hidden vector (paper A).
 
     At each refresh, an index over the label weights is built and asked, for many rows in one call,
@@ -79,73 +77,10 @@ class MIPSSampler(Sampler):
         self.use_bias = use_bias
         self.index = index
 
-    def begin(self, problem):
-        """See :meth:`Sampler.begin`."""
-        from skxmc._index import check_index
+    def _sizes(self, n_labels):
+        half = -(-n_labels // 2)
+        n = self.n_negatives or min(5, half)
+        return n, self.n_candidates or max(n, min(10 * n, half))
 
-        super().begin(problem)
-        half = -(-problem.n_labels // 2)
-        self._n = problem.at_most(self.n_negatives or min(5, half))
-        self._n_candidates = problem.at_most(
-            self.n_candidates or max(self._n, min(10 * self._n, half))
-        )
-        if self._n_candidates < self._n:
-            raise ValueError(
-                f"n_candidates={self.n_candidates} of {self} is less than n_negatives={self._n}, "
-                "which are drawn from the candidates. Raise it, or leave it None."
-            )
-        for name in ("refresh_epochs", "refresh_steps", "warmup_epochs", "skip"):
-            value, least = getattr(self, name), 0 if name in ("warmup_epochs", "skip") else 1
-            if value is None and name == "refresh_steps":
-                continue
-            if not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(f"{name}={value!r} of {self} must be an integer >= {least}.")
-        if self.skip >= (problem.n_columns or problem.n_labels):
-            raise ValueError(f"skip={self.skip} of {self} leaves none of the labels. Lower it.")
-        check_index(self.index)
-        self._candidates = None  # (n_rows, n_candidates) int32 once looked up, -1: none
-        return self
-
-    def due(self, epoch, step):
-        """At the start of every `refresh_epochs`-th epoch, and every `refresh_steps` within one."""
-        since = epoch - self.warmup_epochs
-        if since < 0:
-            return False
-        if step == 0:
-            return since % self.refresh_epochs == 0
-        return self.refresh_steps is not None and step % self.refresh_steps == 0
-
-    def refresh(self, epoch, step, network, rows):
-        """Build the index and look up the rows ahead, thousands in one call."""
-        from skxmc._index import drop, make_index
-
-        problem = self.problem_
-        if self.refresh_steps is not None:
-            rows = rows[: self.refresh_steps * problem.batch_size]
-        index = make_index(
-            self.index, problem.n_labels, problem.random_state, problem.n_threads, problem.log
-        )
-        biases = network.label_biases if self.use_bias else None
-        index.build(network.label_weights, biases)
-        if self._candidates is None:
-            self._candidates = np.full((problem.n_rows, self._n_candidates), -1, np.int32)
-        for block in np.array_split(rows, -(-len(rows) // 16384)):
-            exclude = problem.Y if self.keep else None
-            fetch = problem.at_most(self.skip + self._n_candidates)
-            found = index.search(network.hidden(block), fetch, exclude, block)
-            if not self.keep:
-                found = drop(found, problem.Y, block)
-            found = found[:, self.skip :]
-            self._candidates[block, : found.shape[1]] = found
-
-    def propose(self, rows, rng):
-        """A few of each row's candidates: one from each of `n_negatives` strata of their ranks."""
-        if self._candidates is None:
-            return []
-        candidates = self._candidates[rows]  # (B, n_candidates), the valid ones first
-        n_valid = (candidates >= 0).sum(1, keepdims=True)  # (B, 1)
-        edges = np.arange(self._n + 1) * n_valid // self._n  # (B, n + 1)
-        sizes = np.diff(edges)
-        at = edges[:, :-1] + (rng.random(sizes.shape) * sizes).astype(np.int64)  # (B, n), distinct
-        at = np.where(n_valid > self._n, at, np.arange(self._n))
-        return Proposal(np.take_along_axis(candidates, at, 1))
+    def _vectors(self, network):
+        return network.label_weights, network.label_biases if self.use_bias else None

@@ -139,15 +139,29 @@ class InBatchSampler(Sampler):
     def begin(self, problem):
         """See :meth:`Sampler.begin`."""
         super().begin(problem)
-        share = np.minimum(problem.label_counts / problem.n_rows, 1 - 1e-9)
-        others = max(1, min(problem.batch_size, problem.n_rows) - 1)
-        # Chance that another row of the batch carries the label.
-        self._log_expected = np.log(-np.expm1(others * np.log1p(-np.maximum(share, 1e-12))))
+        self._log_expected = self._log_chances(min(problem.batch_size, problem.n_rows))
         return self
+
+    def _log_chances(self, batch_size):
+        """Log of the chance that another row of the batch carries each label, (n_labels,).
+
+        For a row that lacks the label: none of the c rows that carry it is among the other
+        `batch_size` - 1 of its batch, which are drawn from n - 1 without replacement.
+        """
+        n, counts = self.problem_.n_rows, self.problem_.label_counts
+        places = n - 1 - np.arange(min(counts.max(initial=1), n - 1))  # left for each of the c
+        with np.errstate(divide="ignore"):
+            steps = np.log1p(-np.minimum(max(batch_size - 1, 1) / places, 1))
+        log_none = np.concatenate([[0.0], np.cumsum(steps)])
+        at = np.clip(counts, min(1, n - 1), n - 1)
+        return np.log(-np.expm1(log_none[at])) if n > 1 else np.zeros(len(counts))
 
     def propose(self, rows, rng):
         """All labels that the batch carries, for all its rows."""
         Y = self.problem_.Y
         lists = [Y.indices[a:b] for a, b in zip(Y.indptr[rows], Y.indptr[rows + 1], strict=True)]
         labels = np.unique(np.concatenate(lists)).astype(np.int32)
-        return Proposal(labels, log_expected=self._log_expected[labels])
+        chances = self._log_expected
+        if len(rows) < self.problem_.batch_size:  # the last batch of an epoch
+            chances = self._log_chances(len(rows))
+        return Proposal(labels, log_expected=chances[labels])

@@ -1,0 +1,214 @@
+"""Exact search: blocked products of 8-bit integers where they are fast, rescored in float32."""
+
+import functools
+import time
+import warnings
+
+import numpy as np
+
+from skxmc._ends import Rows
+from skxmc._lazy import torch
+from skxmc._threads import FEW_ROWS, blocks, for_each
+
+_ROWS, _LABELS = 256, 2048  # of a block of scores: 2 MB
+_ENOUGH = 256  # rows of a first search from which 8-bit label vectors are worth their making
+
+
+class ExactIndex:
+    """Every label is scored, in 8 bits where the processor is fast at it; the best once more."""
+
+    def __init__(self, random_state=0, n_threads=1):
+        self.random_state = random_state
+        self.n_threads = n_threads
+
+    def build(self, weights, biases=None, copy=True):
+        """Take over the label weights (L, H); a copy, if they will move while the index is used."""
+        biases = weights.new_zeros(len(weights)) if biases is None else biases
+        self._weights = weights.clone() if copy else weights.contiguous()
+        self._biases = biases.clone() if copy else biases.contiguous()
+        self._searched, self._codes, self._terms = False, None, None
+        return self
+
+    def search(self, hidden, k, exclude=None, rows=None):
+        """Labels of the k highest scores for each hidden vector, best first, -1 where none is left.
+
+        Parameters
+        ----------
+        hidden : Tensor of shape (n, H)
+        k : int
+        exclude : Rows, optional
+            Label lists of all rows: labels of the row itself are not returned.
+        rows : ndarray of shape (n,), optional
+            Which rows of `exclude` these are.
+
+        Returns
+        -------
+        ndarray of shape (n, k), int32
+        """
+        return self.topk(hidden, k, exclude, rows)[1]
+
+    def topk(self, hidden, k, exclude=None, rows=None, n_threads=None):
+        """As `search`, with the scores: (n, k) float32 and (n, k) int32; see `exact_topk`."""
+        if hidden.device.type != "cpu":
+            return _topk_on_device(hidden, self._weights, self._biases, k, exclude, rows)
+        from skxmc._index import _kernels
+
+        self._encode(len(hidden))
+        hidden = hidden.contiguous()
+        best = np.full((len(hidden), k), -np.inf, np.float32)
+        labels = np.full((len(hidden), k), -1, np.int32)
+        none = np.empty(0, np.int64)
+        # indptr, indices, rows
+        own = (none, none.astype(np.int32), none)
+        if exclude is not None:
+            own = (exclude.indptr, exclude.indices, np.ascontiguousarray(rows, np.int64))
+        weights, biases = self._weights.numpy(), self._biases.numpy()
+
+        def rank(block):
+            queries, codes, terms = self._encode_queries(hidden[block])
+            n = len(queries)
+            room = 4 * k + 32  # labels noted of a row until they are rescored
+            state = (
+                np.full(n, -np.inf, np.float32), np.zeros(n, np.int64),
+                np.empty((n, room), np.int32), np.empty((n, room), np.float32),
+                np.empty((n, room), np.float32),
+            )  # fmt: skip
+            found = best[block], labels[block]
+            mine = own if exclude is None else (*own[:2], own[2][block])
+            dtype = torch.float32 if codes is None else torch.int32
+            buffer = torch.empty(n * min(_LABELS, len(weights)), dtype=dtype)
+            for columns in blocks(len(weights), _LABELS):
+                products = self._multiply(queries if codes is None else codes, columns, buffer)
+                _kernels.select(
+                    products.numpy(), columns.start, terms, self._terms, mine,
+                    queries.numpy(), weights, biases, state, found,
+                )  # fmt: skip
+            _kernels.finish(queries.numpy(), weights, biases, state, found)
+
+        if len(hidden) <= FEW_ROWS:
+            rank(slice(0, len(hidden)))
+        else:
+            for_each(rank, blocks(len(hidden), _ROWS), n_threads or self.n_threads)
+        return best, labels
+
+    def _encode(self, n):
+        """Make the 8-bit label vectors, once they will pay: a fifth more memory than the weights.
+
+        That is in a search of many rows, or in a second search. What is found does not depend on
+        it.
+        """
+        wanted = (n >= _ENOUGH or self._searched) and int8_is_fast()
+        self._searched = True
+        if self._terms is not None and (self._codes is not None or not wanted):
+            return
+        from skxmc._index import _kernels
+
+        weights, biases = self._weights.numpy(), self._biases.numpy()
+        codes = np.empty((len(weights) if wanted else 0, weights.shape[1]), np.int8)
+        terms = np.empty((6, len(weights)), np.float32)
+
+        def encode(block):
+            part = np.empty((6, block.stop - block.start), np.float32)
+            _kernels.encode_labels(weights[block], biases[block], codes[block], part)
+            terms[:, block] = part
+
+        for_each(encode, blocks(len(weights), 16384), self.n_threads)
+        self._codes, self._terms = torch.from_numpy(codes) if wanted else None, terms
+
+    def _encode_queries(self, hidden):
+        """The hidden vectors, their codes (None for a float32 product) and their terms."""
+        from skxmc._index import _kernels
+
+        wanted = self._codes is not None
+        codes = np.empty((len(hidden) if wanted else 0, hidden.shape[1]), np.int8)
+        terms = np.empty((len(hidden), 4), np.float32)
+        _kernels.encode_queries(hidden.numpy(), codes, terms)
+        return hidden, torch.from_numpy(codes) if wanted else None, terms
+
+    def _multiply(self, queries, columns, buffer):
+        """Products of the queries and a block of labels, in the buffer: new memory costs time."""
+        table = (self._weights if self._codes is None else self._codes)[columns]
+        out = buffer[: len(queries) * len(table)].view(len(queries), len(table))
+        return (torch.mm if self._codes is None else torch._int_mm)(queries, table.T, out=out)
+
+
+@functools.cache
+def int8_is_fast():
+    """Whether torch multiplies 8-bit integers here, without error and faster than float32.
+
+    Its function is not a public one, and only processors with instructions for it gain.
+    """
+    codes = torch.full((_ROWS, 256), 127, dtype=torch.int8)
+    table = torch.full((2048, 256), -127, dtype=torch.int8)
+    floats, float_table = codes.float(), table.float()
+    out, float_out = torch.empty(_ROWS, 2048, dtype=torch.int32), torch.empty(_ROWS, 2048)
+    seconds = []
+
+    def compare(_):
+        start = time.perf_counter()
+        torch._int_mm(codes, table.T, out=out)
+        middle = time.perf_counter()
+        torch.mm(floats, float_table.T, out=float_out)
+        seconds.append((middle - start, time.perf_counter() - middle))
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a slow way, if it is all that torch has
+            for_each(compare, range(6), 1)
+    except (AttributeError, RuntimeError):
+        return False
+    exact = (out == -(127**2) * 256).all()  # processors without such instructions may overflow
+    eight, thirty_two = (min(column) for column in zip(*seconds, strict=True))
+    return bool(exact) and eight < thirty_two
+
+
+def exact_topk(hidden, weights, biases, k, n_threads=1, exclude: Rows | None = None, rows=None):
+    """The k best labels of each hidden vector and their scores, never an n x L matrix.
+
+    Parameters
+    ----------
+    hidden : Tensor of shape (n, H)
+    weights : Tensor of shape (L, H)
+    biases : Tensor of shape (L,)
+    k : int
+    n_threads : int
+    exclude, rows
+        As in `ExactIndex.search`.
+
+    Returns
+    -------
+    scores : ndarray of shape (n, k), float32
+        Best first; minus infinity where no label is left.
+    labels : ndarray of shape (n, k), int32
+        Ties go to the lower index; -1 where no label is left.
+    """
+    index = ExactIndex(n_threads=n_threads).build(weights, biases, copy=False)
+    return index.topk(hidden, k, exclude, rows)
+
+
+def _topk_on_device(hidden, weights, biases, k, exclude, rows, step=2**28):
+    """The same on a GPU, where one product over all labels is cheap."""
+    n_labels = len(weights)
+    fetch = min(n_labels, k + 1)  # one more, to see ties across the border
+    best = np.full((len(hidden), k), -np.inf, np.float32)
+    labels = np.full((len(hidden), k), -1, np.int32)
+    for block in blocks(len(hidden), max(1, step // n_labels)):
+        scores = torch.addmm(biases, hidden[block], weights.T)  # (B, L)
+        if exclude is not None:
+            begin, end = exclude.indptr[rows[block]], exclude.indptr[rows[block] + 1]
+            own = [exclude.indices[a:b] for a, b in zip(begin, end, strict=True)]
+            at = np.repeat(np.arange(len(own)), end - begin)
+            scores[torch.from_numpy(at), torch.from_numpy(np.concatenate(own)).long()] = -np.inf
+        top, at = scores.topk(fetch)
+        if fetch > k:
+            tied = (top[:, k - 1] == top[:, k]).nonzero()[:, 0]
+            if len(tied):  # topk may keep any of them; a stable sort keeps the lower index
+                values, order = scores[tied].sort(descending=True, stable=True)
+                top[tied], at[tied] = values[:, :fetch], order[:, :fetch]
+        n = min(k, fetch)
+        top, at = top[:, :n].cpu().numpy(), at[:, :n].cpu().numpy()
+        order = np.lexsort((at, -top))
+        best[block, :n] = np.take_along_axis(top, order, 1)
+        labels[block, :n] = np.take_along_axis(at, order, 1)
+    labels[np.isneginf(best)] = -1
+    return best, labels

@@ -1,0 +1,14 @@
+"""torch, imported when it is first used: it takes longer to import than all the rest together."""
+
+import importlib
+
+
+class _Lazy:
+    def __init__(self, name):
+        self._name = name
+
+    def __getattr__(self, attribute):
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+torch = _Lazy("torch")

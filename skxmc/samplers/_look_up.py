@@ -1,0 +1,88 @@
+"""Hard negatives that are looked up: what maximum inner products and label embeddings share."""
+
+import numpy as np
+
+from skxmc.samplers._base import Proposal, Sampler
+
+
+class LookUpSampler(Sampler):
+    """Base of samplers that look up each row's candidates now and then, and draw from them.
+
+    At each refresh, an index over label vectors is built and asked, for many rows in one call, for
+    the nearest labels of each; every visit of a row then draws a few of them anew. A subclass says
+    in `_sizes` how many are drawn and fetched, and in `_vectors` what the label vectors are.
+    """
+
+    # Parameters that a subclass may leave out.
+    skip = 0
+    keep = True
+    refresh_steps = None
+    warmup_epochs = 0
+
+    def begin(self, problem):
+        """See :meth:`Sampler.begin`."""
+        from skxmc._index import check_index
+
+        super().begin(problem)
+        self._n, self._n_candidates = (problem.at_most(n) for n in self._sizes(problem.n_labels))
+        if self._n_candidates < self._n:
+            raise ValueError(
+                f"n_candidates={self.n_candidates} of {self} is less than n_negatives={self._n}, "
+                "which are drawn from the candidates. Raise it, or leave it None."
+            )
+        for name in ("refresh_epochs", "refresh_steps", "warmup_epochs", "skip"):
+            value, least = getattr(self, name), 0 if name in ("warmup_epochs", "skip") else 1
+            if value is None and name == "refresh_steps":
+                continue
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise ValueError(f"{name}={value!r} of {self} must be an integer >= {least}.")
+        if self.skip >= (problem.n_columns or problem.n_labels):
+            raise ValueError(f"skip={self.skip} of {self} leaves none of the labels. Lower it.")
+        check_index(self.index)
+        self._candidates = None  # (n_rows, n_candidates) int32 once looked up, -1: none
+        return self
+
+    def due(self, epoch, step):
+        """At the start of every `refresh_epochs`-th epoch, and every `refresh_steps` within one."""
+        since = epoch - self.warmup_epochs
+        if since < 0:
+            return False
+        if step == 0:
+            return since % self.refresh_epochs == 0
+        return self.refresh_steps is not None and step % self.refresh_steps == 0
+
+    def refresh(self, epoch, step, network, rows):
+        """Build the index and look up the rows ahead, thousands in one call."""
+        from skxmc._index import drop, make_index
+
+        problem = self.problem_
+        if self.refresh_steps is not None:
+            rows = rows[: self.refresh_steps * problem.batch_size]
+        index = make_index(
+            self.index, problem.n_labels, problem.random_state, problem.n_threads, problem.log
+        )
+        index.build(*self._vectors(network))
+        if self._candidates is None:
+            self._candidates = np.full((problem.n_rows, self._n_candidates), -1, np.int32)
+        for block in np.array_split(rows, -(-len(rows) // 16384)):
+            exclude = problem.Y if self.keep else None
+            fetch = problem.at_most(self.skip + self._n_candidates)
+            found = index.search(network.hidden(block), fetch, exclude, block)
+            if not self.keep:
+                found = drop(found, problem.Y, block)
+            found = found[:, self.skip :]
+            self._candidates[block, : found.shape[1]] = found
+
+    def propose(self, rows, rng):
+        """A few of each row's candidates: one from each of `n_negatives` strata of their ranks."""
+        if self._candidates is None:
+            return []
+        candidates = self._candidates[rows]  # (B, n_candidates), the valid ones first
+        if self._n == self._n_candidates:
+            return Proposal(candidates)
+        n_valid = (candidates >= 0).sum(1, keepdims=True)  # (B, 1)
+        edges = np.arange(self._n + 1) * n_valid // self._n  # (B, n + 1)
+        sizes = np.diff(edges)
+        at = edges[:, :-1] + (rng.random(sizes.shape) * sizes).astype(np.int64)  # (B, n), distinct
+        at = np.where(n_valid > self._n, at, np.arange(self._n))
+        return Proposal(np.take_along_axis(candidates, at, 1))
