@@ -13,12 +13,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skxmc._choices import choose_fusion, choose_tail_bias
 from skxmc._ends import Rows
-from skxmc._ensemble import Ensemble
+from skxmc._ensemble import Ensemble, MemberTables
 from skxmc._index import ExactIndex
 from skxmc._lazy import torch
 from skxmc._network import Network, Weights
-from skxmc._prediction import as_csr, fuse, probabilities
+from skxmc._prediction import as_csr, probabilities
 from skxmc._predictor import UNSEEN, Kept, Predictor
 from skxmc._targets import encode_targets, positive_weights, refuse_lists, tail_offsets
 from skxmc._threads import count_threads
@@ -26,9 +27,6 @@ from skxmc._training import Trainer
 from skxmc.losses import Loss, make_loss
 from skxmc.metrics import precision_at_k
 from skxmc.samplers import Problem, Sampler, make_sampler
-
-TAIL_BIASES = (-0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)  # what tail_bias="auto" tries
-FUSION_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0)  # what late_fusion="auto" tries
 
 
 class XMCClassifier(ClassifierMixin, BaseEstimator):
@@ -47,9 +45,8 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         frequent labels are negatives too seldom.
     loss : str or Loss, default="bce"
         What a shortlist of scores costs: a name from ``skxmc.losses.LOSSES``, or an object.
-    hidden_layer_sizes : tuple of int or None, default=None
-        Widths of the hidden layers, at least one. The last is the width of the label vectors. None:
-        one layer of 512 units, or of 256 where the rows have fewer than 100,000 labels together.
+    hidden_layer_sizes : tuple of int, default=(512,)
+        Widths of the hidden layers, at least one. The last is the width of the label vectors.
     n_estimators : int, default=2
         Members: networks of this shape that are trained side by side, each on its own, and whose
         scores are averaged. Fitted, they are one network of `n_estimators` times the width. Two
@@ -58,7 +55,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     max_iter : int, default=10
         Epochs: how often each row is visited.
     batch_size : int or None, default=None
-        Rows in a step. None: 128, fewer where there are fewer than 16,384 rows.
+        Rows in a step. None: 128, fewer where there are fewer than 8,192 rows.
     positive_weight : {None, "propensity", "class-balanced"}, float or array-like, default=0.5
         How much a positive of each label weighs in the loss, scaled to mean 1: None, all alike;
         "propensity", ``2 / p - 1`` with p of :func:`skxmc.metrics.propensities` [P]_; a float, that
@@ -68,8 +65,9 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         Added to the ranking scores, times ``log(2 / p - 1)`` of each label: buys PSP@k for P@k, or
         below 0 the reverse. It takes effect at prediction, without a new fit, in what ranks:
         `predict_topk`, `score`, and `decision_function` with `top_k`. "auto": of -0.75, -0.5 ... 1
-        that of the highest mean P@1, P@3 and P@5 on rows held out, or else on a twentieth of the
-        rows, which the first member does not train on; 0 for a 1-d y and below 1,000 rows.
+        that of the highest mean P@1, P@3 and P@5 on rows held out, or else for each member on a
+        twentieth of the rows, which it does not train on; the one nearest to 0 that is as good
+        within a standard error. 0 for a 1-d y and below 1,000 rows.
     residual : bool, default=False
         End the hidden layers with a residual block, ``z = v + ReLU(R v + r)``, R of spectral norm 1
         and the identity at the start (paper C [C]_).
@@ -180,7 +178,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     _parameter_constraints = {  # noqa: RUF012  (scikit-learn's convention)
         "sampler": [str, Sampler],
         "loss": [str, Loss],
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left"), None],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
@@ -215,7 +213,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         sampler="mips+clustered-in-batch+uniform",
         loss="bce",
         *,
-        hidden_layer_sizes=None,
+        hidden_layer_sizes=(512,),
         n_estimators=2,
         max_iter=10,
         batch_size=None,
@@ -288,12 +286,12 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
             self, X, y, accept_sparse="csr", dtype=[np.float32, np.float64], multi_output=True
         )
         Y, self.classes_, self._kind = encode_targets(y)
-        sizes = _hidden_sizes(self.hidden_layer_sizes, Y.nnz)
+        sizes = _hidden_sizes(self.hidden_layer_sizes)
         schedule = _schedule(self.learning_rate, self.max_iter)
         sampler, loss = make_sampler(self.sampler), make_loss(self.loss)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
 
-        held_out = passed_over = None
+        held_out, passed_over = None, [None] * self.n_estimators
         if self.early_stopping or self.late_fusion == "auto":
             X, X_held, Y, Y_held = train_test_split(
                 X, Y, test_size=self.validation_fraction, random_state=seed
@@ -306,7 +304,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
                 )
             held_out = _as_rows(X_held), Y_held
         elif self.tail_bias == "auto" and self._kind != "classes":
-            passed_over = _sample_rows(X.shape[0], seed)
+            passed_over = _sample_rows(X.shape[0], self.n_estimators, seed)
         # A label without a row is no use as a negative either: train on those that have one.
         seen = np.flatnonzero(np.bincount(Y.indices, minlength=Y.shape[1]))
         self.tail_offsets_ = tail_offsets(Y)
@@ -326,7 +324,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     ):
         """All that a run needs; the sampler finds what is wrong with its parameters first.
 
-        `passed_over` are rows that the first member does not visit.
+        `passed_over` are the rows that each member does not visit.
         """
         device, n_members = _device(self.device), self.n_estimators
         n_rows, n_labels = Y.shape
@@ -340,7 +338,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
                 Y=Y,
                 label_counts=counts,
                 n_columns=len(self.classes_),
-                batch_size=self.batch_size or int(np.clip(n_rows // 128, 8, 128)),
+                batch_size=self.batch_size or int(np.clip(n_rows // 64, 8, 128)),
                 random_state=member_seed,
                 n_threads=max(1, n_threads // n_members),
                 log=self._log if m == 0 else _no_log,
@@ -352,19 +350,24 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
             for problem in problems
         ]
         log_odds = np.log((counts + 0.5) / (n_rows - counts + 0.5))
+        features = MemberTables(n_members, X.shape[1], sizes[0])
+        labels = MemberTables(n_members, n_labels, sizes[-1], len(self.classes_))
         trainers = []
         for m, (problem, (sampler, loss)) in enumerate(zip(problems, begun, strict=True)):
             rng = np.random.default_rng(problem.random_state)
-            weights = Weights.initial(X.shape[1], sizes, log_odds, rng, self.residual)
+            weights = Weights.initial(
+                X.shape[1], sizes, log_odds, rng, self.residual,
+                features.members[m], labels.members[m],
+            )  # fmt: skip
             trainers.append(
                 Trainer(
                     Network(weights, device), X, problem, sampler, loss,
                     n_epochs=self.max_iter, learning_rate=self.learning_rate_init,
                     dropout=self.dropout, positive_weights=positive_weights, schedule=schedule,
-                    passed_over=passed_over if m == 0 else None,
+                    passed_over=passed_over[m],
                 )
             )  # fmt: skip
-        return Ensemble(trainers, n_threads, device)
+        return Ensemble(trainers, n_threads, device, features, labels)
 
     def _train(self, ensemble, held_out, seen):
         """Run the epochs; where rows are held out, go back to the weights of the best.
@@ -426,44 +429,37 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
 
         if self.late_fusion is not None or self.shortlist_size_ is not None:
             self.label_embeddings_ = spread(ensemble.embeddings(), 0)
-        weights = ensemble.weights()
+        weights = ensemble.finish(seen)
         self.feature_weights_, self.residual_ = weights.features, weights.residual
         self.hidden_weights_, self.hidden_biases_ = weights.hidden, weights.hidden_biases
-        self.label_weights_ = spread(weights.labels, 0)
+        self.label_weights_ = weights.labels
         self.label_biases_ = spread(weights.label_biases, UNSEEN)
 
     def _choose_tail_bias(self, ensemble, held_out, seen, Y):
-        """Choose it by rows that were held out, or that the first member has not visited."""
+        """Choose the tail bias by rows held out, or that one member has not visited."""
         self.tail_bias_ = 0.0 if self.tail_bias == "auto" else self.tail_bias
-        first = ensemble.trainers[0]
-        rows = np.flatnonzero(~first.visited)
-        if self.tail_bias != "auto" or (held_out is None and not len(rows)):
+        if self.tail_bias != "auto":
             return
-        if held_out is None:
-            predictor, X_held, Y_held = ensemble.predictor(1), _take(first.X, rows), Y[rows]
+        if held_out is not None:
+            held_out = [(ensemble.predictor(slice(None)), *held_out)]
         else:
-            predictor, (X_held, Y_held) = ensemble.predictor(), held_out
-        n, scores = min(5, len(seen)), {}
-        biases = predictor.network.labels.biases
-        offsets = torch.from_numpy(self.tail_offsets_[seen]).to(biases.device)
-        for bias in sorted(TAIL_BIASES, key=abs):
-            predictor.network.labels.biases = biases + bias * offsets
-            labels = seen[predictor.topk(X_held, Y_held.shape[0], n)[0]]
-            scores[bias] = sum(precision_at_k(Y_held, labels, k=min(k, n)) for k in (1, 3, 5))
-        self.tail_bias_ = max(scores, key=scores.get)
-        self._log(f"tail bias: {self.tail_bias_}")
+            held_out = [
+                (ensemble.predictor(slice(m, m + 1)), _take(trainer.X, rows), Y[rows])
+                for m, trainer in enumerate(ensemble.trainers)
+                if len(rows := np.flatnonzero(~trainer.visited))
+            ]
+        if held_out:
+            self.tail_bias_ = choose_tail_bias(held_out, self.tail_offsets_[seen], seen)
+            self._log(f"tail bias: {self.tail_bias_}")
 
     def _choose_fusion(self, held_out):
-        """Choose the weight of late fusion on the rows held out, where that is asked for."""
+        """Choose the weight of late fusion by the rows held out, where that is asked for."""
         self.late_fusion_ = self.late_fusion
         if self.late_fusion == "auto":
-            X_held, Y_held = held_out
-            n, scores = min(5, len(self.classes_)), {}
-            rankings = self._predictor(X_held, self.tail_bias_).rankings(X_held, Y_held.shape[0], n)
-            for beta in FUSION_WEIGHTS:
-                labels, _ = fuse(*rankings, beta, n)
-                scores[beta] = sum(precision_at_k(Y_held, labels, k=min(k, n)) for k in (1, 3, 5))
-            self.late_fusion_ = max(reversed(scores), key=scores.get)
+            X, Y = held_out
+            n = min(5, len(self.classes_))
+            rankings = self._predictor(X, self.tail_bias_).rankings(X, Y.shape[0], n)
+            self.late_fusion_ = choose_fusion(rankings, Y)
             self._log(f"late fusion: beta {self.late_fusion_}")
 
     # -- predict ---------------------------------------------------------------------------------
@@ -624,7 +620,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
             1,
             self.label_embeddings_,
             self.shortlist_size_,
-            ExactIndex().build(labels.weights, labels.biases, copy=False),
+            ExactIndex().build(labels.weights, labels.biases),
         )
 
     def __sklearn_tags__(self):
@@ -638,11 +634,11 @@ def _no_log(text):
     """What members beside the first say."""
 
 
-def _sample_rows(n_rows, seed):
-    """A twentieth of the rows, 4,000 at most; none where a twentieth would say little."""
-    n = min(4_000, n_rows // 20)
-    rows = np.random.default_rng([seed, 1]).permutation(n_rows)[: n if n >= 50 else 0]
-    return np.sort(rows)
+def _sample_rows(n_rows, n_members, seed):
+    """For each member a twentieth of the rows, 4,000 in all; none where that would say little."""
+    n = min(4_000 // n_members, n_rows // 20)
+    rows = np.random.default_rng([seed, 1]).permutation(n_rows)
+    return [np.sort(rows[m * n : (m + 1) * n if n >= 50 else m * n]) for m in range(n_members)]
 
 
 def _take(X, rows):
@@ -663,10 +659,7 @@ def _as_rows(X):
     return Rows.of(X)
 
 
-def _hidden_sizes(sizes, n_ones):
-    """The widths; None is chosen by the number of ones in y."""
-    if sizes is None:
-        return (256,) if n_ones < 100_000 else (512,)
+def _hidden_sizes(sizes):
     sizes = tuple(np.atleast_1d(sizes).tolist())
     if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
         raise ValueError(

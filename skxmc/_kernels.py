@@ -206,3 +206,21 @@ def _take(label, i, r, mask, slot):
 def _release(label, slot):
     if slot[label] < -1:
         slot[label] = -1
+
+
+@_jit
+def interleave(table, n_members):
+    """Row i of member m, at m * n + i before, moves to i * n_members + m, in place."""
+    n = len(table) // n_members
+    moved = np.zeros(len(table), np.bool_)
+    for start in range(len(table)):
+        if moved[start]:
+            continue
+        row = table[start].copy()
+        at = start
+        while not moved[at]:  # the row in hand takes the place of the next, until the circle ends
+            to = at % n * n_members + at // n
+            for j in range(row.size):
+                row[j], table[to, j] = table[to, j], row[j]
+            moved[at] = True
+            at = to

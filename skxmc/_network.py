@@ -35,23 +35,25 @@ class Weights:
     residual: tuple | None = None  # R (H, H), r (H,); R has spectral norm 1
 
     @classmethod
-    def initial(cls, n_features, sizes, label_log_odds, rng, residual=False):
+    def initial(
+        cls, n_features, sizes, label_log_odds, rng, residual=False, features=None, labels=None
+    ):
         """Random weights; label biases at the labels' log-odds, or training starts by finding them.
 
         The feature table is N(0, 0.07): rows of unit length give hidden units of that scale,
-        whatever their number of features.
+        whatever their number of features. `features` and `labels`: arrays for the two tables.
         """
 
-        def normal(shape, scale):
-            out = rng.standard_normal(shape, dtype=np.float32)
+        def normal(shape, scale, out=None):
+            out = rng.standard_normal(shape, dtype=np.float32, out=out)
             out *= np.float32(scale)
             return out
 
-        labels = rng.random((len(label_log_odds), sizes[-1]), dtype=np.float32)
+        labels = rng.random((len(label_log_odds), sizes[-1]), dtype=np.float32, out=labels)
         labels -= np.float32(0.5)
         labels *= np.float32(2 / np.sqrt(sizes[-1]))
         return cls(
-            features=normal((n_features, sizes[0]), 0.07),
+            features=normal((n_features, sizes[0]), 0.07, features),
             hidden=[
                 normal((fan_in, fan_out), np.sqrt(2 / fan_in))
                 for fan_in, fan_out in itertools.pairwise(sizes)
@@ -65,26 +67,29 @@ class Weights:
         )
 
     @classmethod
-    def merge(cls, members):
-        """One network whose scores are the mean of the members': their units side by side."""
-        if len(members) == 1:
+    def merge(cls, members, features=None, labels=None):
+        """One network whose scores are the mean of the members': their units side by side.
+
+        `features` and `labels`: the members' tables side by side, where they are so already.
+        """
+        if len(members) == 1 and features is None:
             return members[0]
-
-        def beside(name):
-            return np.concatenate([getattr(member, name) for member in members], axis=1)
-
+        if features is None:
+            features = np.concatenate([member.features for member in members], axis=1)
+            labels = np.concatenate([member.labels for member in members], axis=1)
+        labels /= np.float32(len(members))
         residual = None
         if members[0].residual is not None:
             matrices, biases = zip(*(member.residual for member in members), strict=True)
             residual = block_diag(*matrices), np.concatenate(biases)
         return cls(
-            features=beside("features"),
+            features=features,
             hidden=[block_diag(*layer) for layer in zip(*(m.hidden for m in members), strict=True)],
             hidden_biases=[
                 np.concatenate(layer)
                 for layer in zip(*(m.hidden_biases for m in members), strict=True)
             ],
-            labels=beside("labels") / np.float32(len(members)),
+            labels=labels,
             label_biases=np.mean([m.label_biases for m in members], axis=0, dtype=np.float32),
             residual=residual,
         )

@@ -22,7 +22,7 @@ def rank(network, X, n_rows, k, n_threads, index=None):
     labels, scores = np.empty((n_rows, k), np.int64), np.empty((n_rows, k), np.float32)
     table = network.labels
     if index is None:
-        index = ExactIndex(n_threads=n_threads).build(table.weights, table.biases, copy=False)
+        index = ExactIndex(n_threads=n_threads).build(table.weights, table.biases)
     for block in blocks(n_rows, _ROWS):
         hidden = hidden_vectors(network, X, np.arange(block.start, block.stop), n_threads)
         scores[block], labels[block] = index.topk(hidden, k, n_threads=n_threads)
@@ -38,7 +38,7 @@ def rank_by_cosine(network, embeddings, seen, X, n_rows, k, n_threads):
     labels, cosines = np.empty((n_rows, k), np.int64), np.empty((n_rows, k), np.float32)
     embeddings = torch.from_numpy(embeddings).to(network.device)
     biases = torch.from_numpy(np.where(seen, 0, -np.inf).astype(np.float32)).to(network.device)
-    index = ExactIndex(n_threads=n_threads).build(embeddings, biases, copy=False)
+    index = ExactIndex(n_threads=n_threads).build(embeddings, biases)
     for block in blocks(n_rows, _ROWS):
         hidden = hidden_vectors(network, X, np.arange(block.start, block.stop), n_threads)
         cosines[block], labels[block] = index.topk(torch.nn.functional.normalize(hidden), k)

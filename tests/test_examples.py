@@ -63,3 +63,18 @@ def test_the_guide_quotes_parts_that_exist(own_sampler):
     marks = re.findall(r":(?:start-after|end-before): (# .*)", GUIDE.read_text())
     assert len(marks) == 6
     assert all(text.count(mark) == 1 for mark in marks)
+
+
+def test_the_tail_bias_example_prints_what_auto_chose_and_draws(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    options = ["--rows", "2000", "--labels", "100", "--epochs", "3", "--jobs", "1"]
+    importlib.import_module("tail_bias").main([*options, "--output", str(tmp_path)])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    table = [line for line in lines if re.fullmatch(r"-?[\d.]+", (line or [""])[0])]
+    assert [float(row[0]) for row in table] == [-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1]
+    assert sum(row[-1] == "auto" for row in table) == 1
+    scores = np.array([row[1:7] for row in table], float)
+    assert scores.min() > 0
+    assert scores.max() <= 100
+    assert scores[-1, 5] > scores[0, 5]  # PSP@5
+    assert (tmp_path / "tail_bias.png").stat().st_size > 10_000

@@ -23,7 +23,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from skxmc import XMCClassifier, presets
 from skxmc._centroids import label_centroids, unit_rows
-from skxmc._classifier import FUSION_WEIGHTS
+from skxmc._choices import FUSION_WEIGHTS
 from skxmc._ends import Rows
 from skxmc._network import Network, Weights
 from skxmc._prediction import FUSED, fuse, rank_by_cosine

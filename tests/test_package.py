@@ -43,6 +43,7 @@ LEVELS = {
     "_shortlist": 3,
     "_predictor": 4,
     "_training": 4,
+    "_choices": 5,
     "_ensemble": 5,
     "_classifier": 6,
     "presets": 7,

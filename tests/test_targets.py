@@ -1,8 +1,11 @@
 """What y may be: 1-d classes, of which there may be nearly as many as rows."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.utils.multiclass import type_of_target
 
 from skxmc import XMCClassifier
 from skxmc._targets import encode_targets
@@ -27,9 +30,15 @@ def test_very_many_classes_are_no_regression(y):
     np.testing.assert_array_equal(clf.classes_, np.unique(y))
 
 
-def test_floats_of_many_values_are_still_asked_about():
-    with pytest.warns(UserWarning, match="could represent a regression problem"):
-        encode_targets(np.arange(60.0))
+def test_floats_of_many_values_are_asked_about_as_scikit_learn_does():
+    """By a warning, or before 1.7 not at all."""
+    y, told = np.arange(60.0), []
+    for ask in (type_of_target, encode_targets):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ask(y)
+        told.append([str(w.message) for w in caught])
+    assert bool(told[0]) == bool(told[1])
 
 
 @pytest.mark.parametrize(

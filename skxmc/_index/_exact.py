@@ -21,11 +21,10 @@ class ExactIndex:
         self.random_state = random_state
         self.n_threads = n_threads
 
-    def build(self, weights, biases=None, copy=True):
-        """Take over the label weights (L, H); a copy, if they will move while the index is used."""
+    def build(self, weights, biases=None):
+        """Take over the label weights (L, H), which must not move while the index is used."""
         biases = weights.new_zeros(len(weights)) if biases is None else biases
-        self._weights = weights.clone() if copy else weights.contiguous()
-        self._biases = biases.clone() if copy else biases.contiguous()
+        self._weights, self._biases = weights.contiguous(), biases.contiguous()
         self._searched, self._codes, self._terms = False, None, None
         return self
 
@@ -182,7 +181,7 @@ def exact_topk(hidden, weights, biases, k, n_threads=1, exclude: Rows | None = N
     labels : ndarray of shape (n, k), int32
         Ties go to the lower index; -1 where no label is left.
     """
-    index = ExactIndex(n_threads=n_threads).build(weights, biases, copy=False)
+    index = ExactIndex(n_threads=n_threads).build(weights, biases)
     return index.topk(hidden, k, exclude, rows)
 
 

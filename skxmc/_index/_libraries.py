@@ -28,7 +28,7 @@ class _Approximate:
         """
         columns = [weights] if biases is None else [weights, (biases - biases.mean())[:, None]]
         self._has_bias = biases is not None
-        vectors = torch.cat(columns, 1).cpu().numpy().copy()
+        vectors = torch.cat(columns, 1).cpu().numpy()  # cat copies
         # Of few labels a graph or lists find no more than a fraction.
         self._few = vectors if len(vectors) <= FEW else None
         if self._few is None:

@@ -1,0 +1,57 @@
+"""What a fit chooses by rows that it has not trained on: tail bias and weight of late fusion."""
+
+import numpy as np
+
+from skxmc._lazy import torch
+from skxmc._prediction import fuse
+
+TAIL_BIASES = (-0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
+FUSION_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0)
+
+
+def choose_tail_bias(held_out, offsets, seen):
+    """The tail bias that ranks best, or one as good that is nearer to 0.
+
+    As good is what differs from the best by at most one standard error, row by row.
+
+    Parameters
+    ----------
+    held_out : list of (Predictor, X, Y)
+        Rows, and who has not trained on them.
+    offsets : ndarray of shape (L,), float32
+        Of the labels trained.
+    seen : ndarray of shape (L,)
+        Which columns of Y these are.
+    """
+    n = min(5, len(seen))
+    precision = {bias: [] for bias in sorted(TAIL_BIASES, key=abs)}  # nearest to 0 first
+    for predictor, X, Y in held_out:
+        table = predictor.network.labels
+        biases, step = table.biases, torch.from_numpy(offsets).to(table.biases.device)
+        for bias, rows in precision.items():
+            table.biases = biases + bias * step
+            labels, _ = predictor.topk(X, Y.shape[0], n)
+            rows.append(_row_precision(Y, seen[labels]))
+        table.biases = biases
+    precision = {bias: np.concatenate(rows) for bias, rows in precision.items()}
+    best = max(precision.values(), key=np.mean)
+    for bias, rows in precision.items():
+        loss = best - rows
+        if loss.mean() <= loss.std() / np.sqrt(len(loss)):
+            return bias
+
+
+def choose_fusion(rankings, Y):
+    """The weight of the classifier that ranks best; of several alike the largest."""
+    n = min(5, Y.shape[1])
+    precision = {
+        beta: _row_precision(Y, fuse(*rankings, beta, n)[0]).mean() for beta in FUSION_WEIGHTS
+    }
+    return max(reversed(precision), key=precision.get)
+
+
+def _row_precision(Y, labels):
+    """Mean of P@1, P@3 and P@5 of each row, (n,)."""
+    hits = np.asarray(Y[np.arange(len(labels))[:, None], labels].todense(), dtype=float)  # (n, 5)
+    sizes = sorted({min(k, labels.shape[1]) for k in (1, 3, 5)})
+    return np.mean([hits[:, :k].mean(1) for k in sizes], axis=0)
