@@ -33,16 +33,15 @@ def draw(biases, scores, chosen, path):
     axes = figure.subplots()
     precision, psp = np.array(scores)[:, [0, 3]].T
     axes.plot(psp, precision, "-o", color="black", markersize=4)
-    for bias, x, y in zip(biases, psp, precision, strict=True):
-        axes.annotate(f"{bias:g}", (x, y), xytext=(5, 4), textcoords="offset points")
+    for bias, x, y, slope in zip(biases, psp, precision, np.gradient(precision), strict=True):
+        place = {"xytext": (-7, 6), "ha": "right"} if slope > 0 else {"xytext": (7, 6)}
+        axes.annotate(f"{bias:g}", (x, y), textcoords="offset points", **place)
     at = biases.index(chosen)
-    style = {"color": "black", "markersize": 12, "fillstyle": "none"}
-    axes.plot(psp[at], precision[at], "s", label='chosen by "auto"', **style)
+    axes.plot(psp[at], precision[at], "s", color="black", markersize=12, fillstyle="none")
     axes.set(xlabel="PSP@1 on the test rows (%)", ylabel="P@1 on the test rows (%)")
-    axes.set_title("labelled by tail_bias", fontsize=10)
+    axes.set_title('a point for each tail_bias, the square for "auto"', fontsize=10)
     axes.margins(0.1)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left")
     figure.savefig(path, dpi=150)
 
 

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.multiclass import check_classification_targets
 
 from skxmc import XMCClassifier
 from skxmc._targets import encode_targets
@@ -33,7 +33,7 @@ def test_very_many_classes_are_no_regression(y):
 def test_floats_of_many_values_are_asked_about_as_scikit_learn_does():
     """By a warning, or before 1.7 not at all."""
     y, told = np.arange(60.0), []
-    for ask in (type_of_target, encode_targets):
+    for ask in (check_classification_targets, encode_targets):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             ask(y)
