@@ -34,13 +34,13 @@ def draw(biases, scores, chosen, path):
     precision, psp = np.array(scores)[:, [0, 3]].T
     axes.plot(psp, precision, "-o", color="black", markersize=4)
     for bias, x, y, slope in zip(biases, psp, precision, np.gradient(precision), strict=True):
-        place = {"xytext": (-7, 6), "ha": "right"} if slope > 0 else {"xytext": (7, 6)}
+        place = {"xytext": (-4, 8), "ha": "right"} if slope > 0 else {"xytext": (4, 8)}
         axes.annotate(f"{bias:g}", (x, y), textcoords="offset points", **place)
     at = biases.index(chosen)
     axes.plot(psp[at], precision[at], "s", color="black", markersize=12, fillstyle="none")
     axes.set(xlabel="PSP@1 on the test rows (%)", ylabel="P@1 on the test rows (%)")
     axes.set_title('a point for each tail_bias, the square for "auto"', fontsize=10)
-    axes.margins(0.1)
+    axes.margins(0.15)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
 

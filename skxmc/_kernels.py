@@ -13,6 +13,9 @@ The twin of this file in plain torch is `_ends.py`; the two are tested against e
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 # Sums may be reordered, which lets dot products use vector registers. NaN and infinity keep their
 # meaning. The order is fixed by the machine code, so that equal calls give equal bits.
@@ -21,21 +24,75 @@ _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 _jit_reorder = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_REORDER)
 
 
+@intrinsic
+def _prefetch(typing, table, row, column):
+    """Ask the memory for the cache line of table[row, column], and do not wait for it."""
+
+    def generate(context, builder, signature, args):
+        kind = signature.args[0]
+        array = context.make_array(kind)(context, builder, args[0])
+        place = cgutils.get_item_pointer(
+            context, builder, kind, array, args[1:], wraparound=False, boundscheck=False
+        )
+        number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        call = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        read, often, data = number(0), number(3), number(1)
+        builder.call(call, [builder.bitcast(place, byte), read, often, data])
+        return context.get_dummy_value()
+
+    return numba.void(table, row, column), generate
+
+
+# Helpers are inlined: whether the compiler merges one from the cache would show in the last bits.
+_inline = numba.njit(nogil=True, error_model="numpy", fastmath=_REORDER, inline="always")
+
+
+@_inline
+def _prefetch_row(table, row):
+    for j in range(0, table.shape[1], 16):  # 64 bytes, a cache line
+        _prefetch(table, np.int64(row), np.int64(j))
+
+
+@_inline
+def _add_rows(total, begin, end, ids, coefficients, table):
+    """Add coefficient * table[id] over a list to the total, four rows at a time.
+
+    The sum is then read and written a quarter as often, and four rows are on their way from memory
+    at once: 1.5 times as fast as one by one.
+    """
+    whole = begin + (end - begin) // 4 * 4
+    for p in range(begin, whole, 4):
+        a, b, c, d = coefficients[p : p + 4]
+        row_a, row_b = table[ids[p]], table[ids[p + 1]]
+        row_c, row_d = table[ids[p + 2]], table[ids[p + 3]]
+        for j in range(total.size):
+            total[j] += (a * row_a[j] + b * row_b[j]) + (c * row_c[j] + d * row_d[j])
+    for p in range(whole, end):
+        a = coefficients[p]
+        row_a = table[ids[p]]
+        for j in range(total.size):
+            total[j] += a * row_a[j]
+
+
 @_jit_reorder
 def gather_sum(starts, ends, ids, coefficients, table, out):
     """out[i] = sum of coefficient * table[id] over the list of row i."""
-    n_rows, width = out.shape
+    n_rows = out.shape[0]
+    longest = 0
     for i in range(n_rows):
-        total = out[i]
-        total[:] = np.float32(0)
+        longest = max(longest, ends[i] - starts[i])
+    valid = np.empty(longest, np.int32)
+    valid_coefficients = np.empty(longest, np.float32)
+    for i in range(n_rows):
+        n = 0
         for p in range(starts[i], ends[i]):
-            row = ids[p]
-            if row < 0:
-                continue
-            c = coefficients[p]
-            source = table[row]
-            for j in range(width):
-                total[j] += c * source[j]
+            if ids[p] >= 0:
+                valid[n] = ids[p]
+                valid_coefficients[n] = coefficients[p]
+                n += 1
+        out[i, :] = np.float32(0)
+        _add_rows(out[i], 0, n, valid, valid_coefficients, table)
 
 
 @_jit_reorder
@@ -56,8 +113,7 @@ def gather_dot(starts, ends, ids, hidden, table, biases, out):
             out[p] = total + biases[row]
 
 
-# Inlined: whether the compiler merges a helper from the cache would show in the last bits.
-@numba.njit(nogil=True, error_model="numpy", fastmath=_REORDER, inline="always")
+@_inline
 def _adagrad_row(gradient, row, squares, rate):
     """One step of row-wise Adagrad; returns the row's sum of mean squared gradients."""
     width = row.size
@@ -71,7 +127,7 @@ def _adagrad_row(gradient, row, squares, rate):
     return total
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=_REORDER, inline="always")
+@_inline
 def _adagrad_number(gradient, row, numbers, squares, rate):
     squares[row] += gradient * gradient
     numbers[row] -= rate * gradient / np.sqrt(squares[row])
@@ -120,19 +176,17 @@ def scatter_adagrad(
             place_row[q] = i
             place_coefficient[q] = coefficients[p]
 
-    width = source.shape[1]
-    gradient = np.empty(width, np.float32)
+    gradient = np.empty(source.shape[1], np.float32)
     for u in range(n_unique):
         row = unique[u]
         slot[row] = -1
+        if u + 1 < n_unique:  # on its way while this row is worked on: 1.4 times as fast
+            _prefetch_row(table, unique[u + 1])
         gradient[:] = np.float32(0)
         bias_gradient = np.float32(0)
         for q in range(first[u], first[u + 1]):
-            c = place_coefficient[q]
-            bias_gradient += c
-            vector = source[place_row[q]]
-            for j in range(width):
-                gradient[j] += c * vector[j]
+            bias_gradient += place_coefficient[q]
+        _add_rows(gradient, first[u], first[u + 1], place_row, place_coefficient, source)
         squares[row] = _adagrad_row(gradient, table[row], squares[row], rate)
         if biases.size:
             _adagrad_number(bias_gradient, row, biases, bias_squares, rate)
@@ -143,29 +197,109 @@ def row_adagrad(ids, gradients, bias_gradients, table, squares, biases, bias_squ
     """Update table[ids[u]] by gradients[u]; the ids are distinct."""
     for u in range(ids.size):
         row = ids[u]
+        if u + 1 < ids.size:
+            _prefetch_row(table, ids[u + 1])
         squares[row] = _adagrad_row(gradients[u], table[row], squares[row], rate)
         if biases.size:
             _adagrad_number(bias_gradients[u], row, biases, bias_squares, rate)
 
 
 @_jit
-def fill_shortlist(indptr, indices, rows, n_positives, labels, shared, mask, slot):
-    """Put the positives in front of the proposals and mask accidental hits and repeats.
+def take_lists(indptr, indices, rows, out):
+    """The lists of these rows of a CSR matrix, one after the other."""
+    n = 0
+    for row in rows:
+        for p in range(indptr[row], indptr[row + 1]):
+            out[n] = indices[p]
+            n += 1
+
+
+@_jit
+def draw_from_strata(candidates, rows, uniform, out):
+    """out[i, k]: one of the k-th part of the valid candidates of rows[i], which come first.
+
+    uniform (B, n), in [0, 1): which one. A row of n valid candidates or fewer gets them all, then
+    -1.
+    """
+    n = uniform.shape[1]
+    for i in range(rows.size):
+        mine = candidates[rows[i]]
+        n_valid = 0
+        while n_valid < mine.size and mine[n_valid] >= 0:
+            n_valid += 1
+        for k in range(n):
+            at = k
+            if n_valid > n:
+                begin = k * n_valid // n
+                at = begin + int(uniform[i, k] * ((k + 1) * n_valid // n - begin))
+            out[i, k] = mine[at]
+
+
+@_jit_reorder
+def binary_cross_entropy(scores, targets, weights, smoothing, gradient):
+    """The sum of weight * (log(1 + exp(score)) - target * score); fills in its gradient (B, m).
+
+    exp and log are spelled out, since a call to either would keep the loop from vector registers.
+    Both are right to the last bits of float32, NaN stays NaN.
+    """
+    total = 0.0
+    for i in range(scores.shape[0]):
+        part = np.float32(0)
+        for j in range(scores.shape[1]):
+            s, w = scores[i, j], weights[i, j]
+            t = targets[i, j] * (np.float32(1) - smoothing)
+            x = -abs(s)
+            x = np.float32(-87) if x < np.float32(-87) else x
+            # exp(x) = 2^n exp(x - n log 2), and 2^n has the bits of n in its exponent
+            n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
+            y = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+            e = np.float32(1.9875691500e-4)
+            e = e * y + np.float32(1.3981999507e-3)
+            e = e * y + np.float32(8.3334519073e-3)
+            e = e * y + np.float32(4.1665795894e-2)
+            e = e * y + np.float32(1.6666665459e-1)
+            e = e * y + np.float32(5.0000001201e-1)
+            e = e * y * y + y + np.float32(1)
+            e *= np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+            e = np.float32(0) if abs(s) > np.float32(87) else e
+            # log(1 + e) = 2 artanh(z)
+            z = e / (np.float32(2) + e)
+            z2 = z * z
+            series = np.float32(1 / 11)
+            series = series * z2 + np.float32(1 / 9)
+            series = series * z2 + np.float32(1 / 7)
+            series = series * z2 + np.float32(1 / 5)
+            series = series * z2 + np.float32(1 / 3)
+            series = series * z2 + np.float32(1)
+            positive = s > np.float32(0)
+            softplus = (s if positive else np.float32(0)) + np.float32(2) * z * series
+            part += w * (softplus - t * s)
+            sigmoid = (np.float32(1) if positive else e) / (np.float32(1) + e)
+            gradient[i, j] = w * (sigmoid - t)
+        total += part
+    return total
+
+
+@_jit
+def fill_shortlist(indptr, indices, rows, n_positives, labels, shared, weights, out, slot):
+    """Put the positives in front of the proposals and weigh accidental hits and repeats by 0.
 
     labels (B, r): columns from `n_positives` on hold proposals, -1 for none; the columns before
-    are filled here. shared (s,): distinct proposals for every row. mask (B, r + s), all False: set
-    to True where a place counts. A row of more than `n_positives` labels gets that many of them,
-    evenly spaced from the place that labels[i, 0] holds; none of the others becomes a negative.
+    are filled here. shared (s,): distinct proposals for every row. weights (r + s,) of the columns;
+    out (B, r + s): of each place, 0 where it does not count. A row of more than
+    `n_positives` labels gets that many of them, evenly spaced from the place that labels[i, 0]
+    holds; none of the others becomes a negative.
     slot: int32, one entry a label, all -1 before and after. In between, the column of a shared
     label, or -2 - i for a label that row i has already.
     """
     n_rows, r = labels.shape
+    mask = np.empty(r + shared.size, np.bool_)  # of a row: whether a place counts
     for c in range(shared.size):
         slot[shared[c]] = c
     for i in range(n_rows):
         begin, end = indptr[rows[i]], indptr[rows[i] + 1]
         count = end - begin
-        mask[i, r:] = True
+        mask[r:] = True
         for p in range(begin, end):
             _take(indices[p], i, r, mask, slot)
         start = labels[i, 0] if n_positives and count > n_positives else 0
@@ -175,17 +309,21 @@ def fill_shortlist(indptr, indices, rows, n_positives, labels, shared, mask, slo
                 labels[i, j] = indices[begin + (start + j * count // n_positives) % count]
             elif j < count:
                 labels[i, j] = indices[begin + j]
-            mask[i, j] = labels[i, j] >= 0
+            mask[j] = labels[i, j] >= 0
         for j in range(n_positives, r):
             if labels[i, j] >= 0:
-                mask[i, j] = _take(labels[i, j], i, r, mask, slot)
+                mask[j] = _take(labels[i, j], i, r, mask, slot)
         for p in range(begin, end):
             _release(indices[p], slot)
         for j in range(n_positives, r):
             if labels[i, j] >= 0:
                 _release(labels[i, j], slot)
-                if not mask[i, j]:
+                if not mask[j]:
                     labels[i, j] = -1
+            else:
+                mask[j] = False
+        for c in range(r + shared.size):
+            out[i, c] = weights[c] if mask[c] else np.float32(0)
     for c in range(shared.size):
         slot[shared[c]] = -1
 
@@ -195,8 +333,8 @@ def _take(label, i, r, mask, slot):
     """Give the label to row i's own places; False where the row has it already."""
     c = slot[label]
     if c >= 0:
-        new = mask[i, r + c]
-        mask[i, r + c] = False
+        new = mask[r + c]
+        mask[r + c] = False
         return new
     slot[label] = -2 - i
     return c != -2 - i
@@ -206,6 +344,70 @@ def _take(label, i, r, mask, slot):
 def _release(label, slot):
     if slot[label] < -1:
         slot[label] = -1
+
+
+@_jit_reorder
+def bisect_rows(vectors, scale, size, uniform, n_iter):
+    """Halve the rows by spherical 2-means, and each half again, down to clusters of `size`.
+
+    vectors (n, H), of which scale (n,) makes unit vectors; uniform (n,), in [0, 1): where the
+    halving of a part starts. Returns the rows (n,) int32, cluster after cluster. A loop here since
+    there are as many parts as clusters, and most of them are small.
+    """
+    n_rows, width = vectors.shape
+    order = np.arange(n_rows).astype(np.int32)
+    projection = np.empty(n_rows, np.float32)
+    total = np.empty(width, np.float32)
+    left, to_right = np.empty_like(total), np.empty_like(total)
+    begins, ends = np.empty(64, np.int64), np.empty(64, np.int64)  # the parts still to be halved
+    begins[0], ends[0], n_parts = 0, n_rows, 1
+    while n_parts:
+        n_parts -= 1
+        begin, end = begins[n_parts], ends[n_parts]
+        n_clusters = -(-(end - begin) // size)
+        if n_clusters < 2:
+            continue
+        n_left = n_clusters // 2 * size
+        rows = order[begin:end].copy()
+        scales = scale[rows]
+        total[:] = np.float32(0)
+        _add_rows(total, 0, rows.size, rows, scales, vectors)
+        start = rows[int(uniform[begin] * rows.size)]
+        for j in range(width):
+            to_right[j] = scale[start] * vectors[start, j]
+        _project(vectors, rows, scales, to_right, projection)
+        far = rows[np.argmin(projection[: rows.size])]
+        for j in range(width):  # from one centre to the other
+            to_right[j] = scale[far] * vectors[far, j] - to_right[j]
+        for _ in range(n_iter):
+            _project(vectors, rows, scales, to_right, projection)
+            at = np.argsort(projection[: rows.size])
+            rows, scales = rows[at], scales[at]
+            left[:] = np.float32(0)
+            _add_rows(left, 0, n_left, rows, scales, vectors)
+            square_left = square_right = np.float32(0)
+            for j in range(width):
+                square_left += left[j] * left[j]
+                square_right += (total[j] - left[j]) * (total[j] - left[j])
+            length_left = max(np.sqrt(square_left), np.float32(1e-12))
+            length_right = max(np.sqrt(square_right), np.float32(1e-12))
+            for j in range(width):
+                to_right[j] = (total[j] - left[j]) / length_right - left[j] / length_left
+        order[begin:end] = rows
+        begins[n_parts], ends[n_parts] = begin, begin + n_left
+        begins[n_parts + 1], ends[n_parts + 1] = begin + n_left, end
+        n_parts += 2
+    return order
+
+
+@_inline
+def _project(vectors, rows, scales, direction, out):
+    for i in range(rows.size):
+        vector = vectors[rows[i]]
+        total = np.float32(0)
+        for j in range(direction.size):
+            total += vector[j] * direction[j]
+        out[i] = scales[i] * total
 
 
 @_jit

@@ -111,6 +111,7 @@ class Network:
         self.hidden_biases = [self._tensor(a) for a in weights.hidden_biases]
         self.residual = [self._tensor(a) for a in weights.residual or ()]
         self.top_direction = None  # (H,): in a run, left singular vector of R, which steps keep up
+        self._kept = None  # the shared labels of a step, and their rows as they were before it
         self.ends = CompiledEnds() if self.device.type == "cpu" else TorchEnds(self.device)
 
     def _tensor(self, array):
@@ -224,11 +225,17 @@ class Network:
         places = self.ends.padded_places(shortlist.labels)
         out[:, :r] = self.ends.gather_dot(places, hidden, self.labels).view(n, r)
         for columns, table, biases in self._shared(shortlist.shared):
-            out[:, r:][:, columns] = torch.addmm(biases, hidden, table.T)
+            torch.addmm(biases, hidden, table.T, out=out[:, r:][:, columns])
         return out
 
     def _shared(self, labels, block=16384):
-        """Blocks of the shared labels: (columns, weights, biases)."""
+        """Blocks of the shared labels: (columns, weights, biases).
+
+        One block is kept: the backward pass asks for what the forward pass had.
+        """
+        if self._kept is not None and self._kept[0] is labels:
+            yield self._kept[1]
+            return
         weights, biases = self.labels.weights, self.labels.biases
         # All labels in order, as `FullSampler` proposes them, need no copy.
         everything = len(labels) == self.n_labels and (np.diff(labels) == 1).all()
@@ -238,7 +245,9 @@ class Network:
                 yield columns, weights[columns], biases[columns]
             else:
                 ids = torch.from_numpy(labels[columns]).to(self.device)
-                yield columns, weights.index_select(0, ids), biases.index_select(0, ids)
+                part = columns, weights.index_select(0, ids), biases.index_select(0, ids)
+                self._kept = (labels, part) if len(labels) <= block else None
+                yield part
 
     # -- backward ------------------------------------------------------------------------------
 
@@ -254,6 +263,7 @@ class Network:
                 shortlist.shared[columns], part.T @ hidden, part.sum(0), self.labels, rate
             )
         self.ends.scatter(own, hidden, self.labels, rate, NEGLIGIBLE)
+        self._kept = None
         return out
 
     def update_features(self, X, rows, gradient, rate):

@@ -67,9 +67,9 @@ def make_shortlist(Y, rows, proposals, rng, slot, max_positives=MAX_POSITIVES):
     pools = [
         (np.flatnonzero(source == i), a.keep) for i, a in enumerate(own + common) if _is_pool(a)
     ]
-    mask = np.zeros((len(rows), r + len(shared)), bool)
-    _kernels.fill_shortlist(Y.indptr, Y.indices, rows, p, labels, shared, mask, slot)
-    return Shortlist(labels, shared, p, mask * weights, log_expected, pools)
+    out = np.empty((len(rows), r + len(shared)), np.float32)
+    _kernels.fill_shortlist(Y.indptr, Y.indices, rows, p, labels, shared, weights, out, slot)
+    return Shortlist(labels, shared, p, out, log_expected, pools)
 
 
 def _is_pool(proposal):

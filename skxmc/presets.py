@@ -9,6 +9,9 @@ from skxmc.samplers import LabelEmbeddingSampler, MIPSSampler, UniformSampler
 
 __all__ = ["few_mips", "lightdxml"]
 
+# One network, no weights for positives, rankings by its scores alone.
+_PLAIN = {"n_estimators": 1, "positive_weight": None, "tail_bias": 0.0}
+
 # Settings of LightDXML's published configurations: labels, epochs, first halving of the rate,
 # batch_size, and of the sampler refresh_epochs, n_candidates, n_hidden, learning_rate, n_passes,
 # batch_size.
@@ -87,6 +90,7 @@ def lightdxml(size, **parameters):
     )
     n_epochs = parameters.pop("max_iter", n_epochs)
     settings = {
+        **_PLAIN,
         "sampler": sampler,
         "hidden_layer_sizes": (300,),
         "residual": True,
@@ -144,4 +148,4 @@ def few_mips(**parameters):
         5, n_candidates=5, keep=False, use_bias=False, refresh_epochs=1, refresh_steps=1000
     )
     sampler = hard + UniformSampler(3000, shared=False)
-    return XMCClassifier(**{"sampler": sampler, **parameters})
+    return XMCClassifier(**{**_PLAIN, "sampler": sampler, **parameters})

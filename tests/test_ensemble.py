@@ -1,6 +1,9 @@
 """Members that are averaged, the tail bias, and what an estimator keeps between predictions."""
 
+import importlib.util
 import pickle
+import tracemalloc
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -12,6 +15,7 @@ from sklearn.base import clone
 from skxmc import XMCClassifier
 from skxmc._choices import TAIL_BIASES, choose_tail_bias
 from skxmc._ends import Rows
+from skxmc._ensemble import Ensemble, MemberTables
 from skxmc._network import Network, Weights
 from skxmc._predictor import Kept
 from skxmc._training import Trainer
@@ -72,6 +76,53 @@ def test_a_merged_network_scores_the_mean_of_its_members(n_members, sizes, resid
     mean = np.mean([scores(member) for member in members], axis=0)
     np.testing.assert_allclose(scores(merged), mean, rtol=1e-4, atol=1e-5)
     assert all(a.dtype == np.float32 for a in (merged.features, merged.labels, *merged.hidden))
+
+
+@pytest.mark.parametrize("n_members", [1, 2, 3, 5])
+@pytest.mark.parametrize("n_rows", [1, 7, 5000])
+@pytest.mark.parametrize("n_more", [0, 3, 6000])
+def test_tables_are_put_side_by_side_in_their_own_memory(n_members, n_rows, n_more):
+    rng = np.random.default_rng(0)
+    tables = MemberTables(n_members, n_rows, 3, n_rows + n_more)
+    tables.members[:] = rng.standard_normal(tables.members.shape)
+    at = np.sort(rng.choice(n_rows + n_more, n_rows, replace=False))
+    expected = np.zeros((n_rows + n_more, 3 * n_members), np.float32)
+    expected[at] = np.concatenate(tables.members, axis=1)
+    merged = tables.merge(at)
+    np.testing.assert_array_equal(merged, expected)
+    assert np.may_share_memory(merged, tables.members)
+
+
+@pytest.mark.parametrize("n_estimators", [1, 2, 3])
+def test_finish_gives_the_bits_of_a_merged_copy(n_estimators, data, monkeypatch):
+    X, Y = data[:2]
+    Y, finish, copies = sp.hstack([Y[:, :5] * 0, Y], "csr"), Ensemble.finish, []
+
+    def watch(self, seen):
+        copies.append((Weights.merge(self.checkpoint()), seen))
+        return finish(self, seen)
+
+    monkeypatch.setattr(Ensemble, "finish", watch)
+    clf = make(n_estimators=n_estimators, residual=True, max_iter=1).fit(X, Y)
+    ((weights, seen),) = copies
+    np.testing.assert_array_equal(clf.feature_weights_, weights.features)
+    np.testing.assert_array_equal(clf.label_weights_[seen], weights.labels)
+    assert not np.delete(clf.label_weights_, seen, axis=0).any()
+    np.testing.assert_array_equal(clf.label_biases_[seen], weights.label_biases)
+    np.testing.assert_array_equal(clf.residual_[0], weights.residual[0])
+
+
+@pytest.mark.parametrize("sampler", ["in-batch+uniform", "mips+clustered-in-batch+uniform"])
+def test_a_fit_takes_little_more_memory_than_the_model(sampler):
+    X, Y = make_xmc(2000, 60_000, 10_000, random_state=0)
+    settings = {"sampler": sampler, "n_estimators": 2, "hidden_layer_sizes": (128,)}
+    make(max_iter=1, **settings).fit(X[:300, :500], Y[:300])  # compiles
+    tracemalloc.start()
+    clf = make(max_iter=1, tail_bias="auto", **settings).fit(X, Y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    model = clf.feature_weights_.nbytes + clf.label_weights_.nbytes
+    assert peak < 1.3 * model
 
 
 def test_one_member_is_merged_without_a_copy():
@@ -165,7 +216,7 @@ def clone_with(clf, **parameters):
 @pytest.mark.parametrize("n_estimators", [1, 2])
 def test_auto_chooses_by_rows_that_a_member_does_not_visit(n_estimators, data, monkeypatch):
     X, Y = sp.vstack(data[::2], "csr"), sp.vstack(data[1::2], "csr")  # 1,200 rows
-    trainers, step, init = {}, Trainer.step, Trainer.__init__
+    trainers, step, init, finish = {}, Trainer.step, Trainer.__init__, Ensemble.finish
 
     def watch(self, worker, rows, number):
         trainers[self].append(rows)
@@ -175,8 +226,16 @@ def test_auto_chooses_by_rows_that_a_member_does_not_visit(n_estimators, data, m
         trainers[self] = []
         init(self, *args, **parameters)
 
+    def keep(self, seen):  # the members, which `finish` makes one network
+        networks = [Network(weights) for weights in self.checkpoint()]
+        out = finish(self, seen)
+        for trainer, network in zip(self.trainers, networks, strict=True):
+            trainer.network = network
+        return out
+
     monkeypatch.setattr(Trainer, "step", watch)
     monkeypatch.setattr(Trainer, "__init__", note)
+    monkeypatch.setattr(Ensemble, "finish", keep)
     clf = make(n_estimators=n_estimators, tail_bias="auto").fit(X, Y)
     assert len(trainers) == n_estimators
     seen = np.flatnonzero(np.asarray(Y.sum(0)).ravel())
@@ -331,3 +390,26 @@ def test_kept_makes_anew_only_for_other_parts():
     assert len(made) == 1
     assert kept.get((two,), make_value) is made[1]
     assert kept.get((one,), make_value) is made[2]
+
+
+# -- the example that measures memory ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("seen_only", [False, True])
+def test_the_scale_example_trains_all_labels_and_draws(seen_only, tmp_path):
+    path = Path(__file__).resolve().parents[1] / "examples" / "benchmark" / "scale.py"
+    spec = importlib.util.spec_from_file_location("scale", path)
+    scale = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(scale)
+    job = {"features": 900, "rows": 2000, "width": 8, "members": 2, "seen_only": seen_only}
+    job |= {"sampler": "mips+uniform", "labels": 3000}
+    result = scale.measure(job)
+    assert (result["labels"] == 3000) != seen_only
+    assert result["train_us"] > 0
+    assert result["look_up_us"] > 0
+    assert result["p1"] > 0
+    lines = scale.table([result, result]).splitlines()
+    assert len(lines) == 3
+    assert len({len(line) for line in lines}) == 1
+    scale.draw([result], tmp_path / "scale.png")
+    assert (tmp_path / "scale.png").stat().st_size > 5000

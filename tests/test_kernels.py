@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skxmc import _kernels
 from skxmc._ends import FIRST_SQUARES, CompiledEnds, Rows, Table, TorchEnds
 from skxmc._training import make_shortlist
 from skxmc.samplers import Proposal
@@ -438,3 +439,59 @@ def test_of_too_many_positives_each_is_drawn_equally_often_and_none_becomes_a_ne
     # Five standard errors of a count with chance 3/7.
     assert (abs(times - expected) <= 5 * np.sqrt(n_draws * 3 / 7 * 4 / 7)).all()
     assert times[lists[0]].min() > 0
+
+
+# --- loops of the samplers ------------------------------------------------------------------------
+
+
+@given(
+    counts=st.lists(st.integers(0, 9), min_size=1, max_size=5),
+    n=st.integers(1, 5),
+    seed=st.integers(0, 2**16),
+)
+def test_one_candidate_is_drawn_of_each_stratum(counts, n, seed):
+    rng = np.random.default_rng(seed)
+    candidates = np.full((len(counts), 9), -1, np.int32)
+    for row, count in zip(candidates, counts, strict=True):
+        row[:count] = rng.permutation(100)[:count]
+    rows = rng.integers(0, len(counts), 4)
+    uniform = rng.random((4, n))
+    out = np.empty((4, n), np.int32)
+    _kernels.draw_from_strata(candidates, rows, uniform, out)
+    for row, chances, drawn in zip(rows, uniform, out, strict=True):
+        count = counts[row]
+        if count <= n:
+            assert drawn.tolist() == candidates[row, :n].tolist()
+            continue
+        for k in range(n):
+            stratum = candidates[row, k * count // n : (k + 1) * count // n]
+            assert drawn[k] == stratum[int(chances[k] * len(stratum))]
+
+
+def slow_bisect(V, size, uniform, n_iter, first=0):
+    """The places of unit vectors, cluster after cluster; `first`: the place of the first of V."""
+    n_clusters = -(-len(V) // size)
+    at = np.arange(len(V))
+    if n_clusters < 2:
+        return at
+    n_left = n_clusters // 2 * size
+    start = V[int(uniform[first] * len(V))]
+    to_right = V[(V @ start).argmin()] - start
+    for _ in range(n_iter):
+        at = at[np.argsort(V[at] @ to_right)]
+        left, right = V[at[:n_left]].sum(0), V[at[n_left:]].sum(0)
+        to_right = right / np.linalg.norm(right) - left / np.linalg.norm(left)
+    parts = [(at[:n_left], first), (at[n_left:], first + n_left)]
+    return np.concatenate([a[slow_bisect(V[a], size, uniform, n_iter, f)] for a, f in parts])
+
+
+@pytest.mark.parametrize(("n_rows", "size"), [(1, 1), (5, 8), (33, 2), (100, 8), (64, 1)])
+def test_bisecting_rows_gives_the_clusters_of_plain_loops(n_rows, size):
+    rng = np.random.default_rng(n_rows)
+    vectors = rng.standard_normal((n_rows, 17), dtype=np.float32)
+    lengths = np.linalg.norm(vectors, axis=1)
+    uniform = rng.random(n_rows)
+    order = _kernels.bisect_rows(vectors, 1 / lengths, size, uniform, 4)
+    expected = slow_bisect((vectors / lengths[:, None]).astype(float), size, uniform, 4)
+    for begin in range(0, n_rows, size):  # the order within a cluster says nothing
+        assert set(order[begin : begin + size]) == set(expected[begin : begin + size])

@@ -1094,6 +1094,12 @@ def test_lightdxml_is_far_ahead_of_the_most_frequent_label(learnable):
     assert clf.late_fusion_ in FUSION_WEIGHTS
 
 
+def test_presets_are_one_network_without_weights_or_tail_bias():
+    for clf in (presets.lightdxml(5000), presets.few_mips()):
+        assert (clf.n_estimators, clf.positive_weight, clf.tail_bias) == (1, None, 0.0)
+    assert presets.lightdxml(5000, n_estimators=3).n_estimators == 3
+
+
 def test_few_mips_is_the_papers_code():
     clf = presets.few_mips(loss="softmax")
     hard, uniform = clf.sampler.first, clf.sampler.second

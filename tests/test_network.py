@@ -183,8 +183,8 @@ def one_step(weights, X, kind, ends, dropout, monkeypatch):
         n_epochs=1, learning_rate=RATE, dropout=dropout,
     )  # fmt: skip
     (worker,) = trainer.workers
-    for parameter in worker.network.parameters():  # else the first step has no size, only a sign
-        worker.optimizer.state[parameter]["sum"].fill_(FIRST_SQUARES)
+    for squares in worker.squares:  # else the first step has no size, only a sign
+        squares.fill_(FIRST_SQUARES)
     shortlists, masks = [], []
 
     def record_shortlist(*args, **kwargs):

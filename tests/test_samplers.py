@@ -814,7 +814,7 @@ def test_training_tells_the_sampler_each_epoch(monkeypatch):
         lambda self, epoch, n_epochs: told.append((epoch, n_epochs)),
     )
     X = sp.eye_array(N_ROWS, format="csr")
-    clf = XMCClassifier("snm+uniform", hidden_layer_sizes=(4,), max_iter=3, n_jobs=1)
+    clf = XMCClassifier("snm+uniform", hidden_layer_sizes=(4,), n_estimators=1, max_iter=3)
     clf.fit(X, make_labels(unseen=False))
     assert told == [(0, 3), (1, 3), (2, 3)]
 
@@ -989,7 +989,13 @@ def visits(sampler, monkeypatch):
     monkeypatch.setattr(Ordered, "seen", [])
     X = sp.eye_array(N_ROWS, format="csr")
     clf = XMCClassifier(
-        sampler, hidden_layer_sizes=(4,), max_iter=2, batch_size=7, n_jobs=1, random_state=0
+        sampler,
+        hidden_layer_sizes=(4,),
+        max_iter=2,
+        batch_size=7,
+        n_estimators=1,
+        n_jobs=1,
+        random_state=0,
     )
     clf.fit(X, make_labels(unseen=False))
     return Ordered.seen

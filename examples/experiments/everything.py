@@ -50,7 +50,7 @@ def fit_in_budget(budget, clf, X, X_test, Y, Y_test):
 def draw(scores, samplers, losses, path):
     """The better, the darker; the frame is around the best of a map."""
     shown = ["P@1", "PSP@5"]
-    figure, axes = panels(1, 2, width=1 + 1.1 * len(losses), height=1.4 + 0.35 * len(samplers))
+    figure, axes = panels(1, 2, width=1.8 + 1.1 * len(losses), height=1.4 + 0.35 * len(samplers))
     for score, ax in zip(shown, axes, strict=True):
         values = scores[:, :, SCORES.index(score)]
         low, high = np.quantile(values, 0.1), values.max()  # one that fails shall not set the scale
@@ -62,7 +62,8 @@ def draw(scores, samplers, losses, path):
         ax.add_patch(Rectangle((j - 0.46, i - 0.44), 0.92, 0.88, fill=False, ec="w", lw=1.5))
         ax.set_xticks(range(len(losses)), losses, rotation=30, ha="right")
         ax.set_yticks(range(len(samplers)), samplers if ax is axes[0] else [""] * len(samplers))
-        ax.set_title(f"{score} on the test rows (%)")
+        ax.set_title(f"{score} (%)")
+    figure.suptitle("on the test rows")
     save(figure, path)
 
 

@@ -23,11 +23,16 @@ class _Approximate:
     def build(self, weights, biases=None):
         """Build the index over a copy of the label weights, (L, H).
 
-        The biases are centred, which changes no ranking: log-odds of -10 would be most of every
-        inner product between labels, from which an index learns who is near whom.
+        The biases are centred, and brought to the spread of a weight, which the queries undo: else
+        they would be most of every inner product between labels, from which an index learns who is
+        near whom. No ranking changes.
         """
-        columns = [weights] if biases is None else [weights, (biases - biases.mean())[:, None]]
-        self._has_bias = biases is not None
+        columns, self._last = [weights], None
+        if biases is not None:
+            centred = biases - biases.mean()
+            scale = centred.square().mean().sqrt() / weights.square().mean().sqrt().clamp(min=1e-12)
+            self._last = max(float(scale), 1e-6)  # of a query, for the bias column
+            columns.append(centred[:, None] / self._last)
         vectors = torch.cat(columns, 1).cpu().numpy()  # cat copies
         # Of few labels a graph or lists find no more than a fraction.
         self._few = vectors if len(vectors) <= FEW else None
@@ -38,8 +43,9 @@ class _Approximate:
     def search(self, hidden, k, exclude=None, rows=None):
         """See `ExactIndex.search`. Rows of more than 4 k positives may find fewer than k labels."""
         queries = hidden.cpu().numpy()
-        if self._has_bias:
-            queries = np.column_stack([queries, np.ones(len(queries), np.float32)])
+        if self._last is not None:
+            last = np.full(len(queries), self._last, np.float32)
+            queries = np.column_stack([queries, last])
         if exclude is None:
             return self._find(queries, k, k)
         # Fetch as many more labels as there are positives to drop; rows of few and of many apart.

@@ -101,38 +101,9 @@ def balanced_clusters(vectors, size, rng, n_iter=4):
 
     vectors : (n_rows, H) float32. Returns (n_rows,) int64.
     """
+    from skxmc import _kernels
+
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    scale = 1 / np.maximum(norms, 1e-12)
-    order = np.arange(len(vectors))
-    parts = [(0, len(vectors))]
-    while parts:
-        begin, end = parts.pop()
-        n_clusters = -(-(end - begin) // size)
-        if n_clusters < 2:
-            continue
-        middle = begin + n_clusters // 2 * size
-        rows = order[begin:end].copy()
-        V = vectors[rows]
-        V *= scale[rows, None]
-        order[begin:end] = rows[_bisect(V, middle - begin, rng, n_iter)]
-        parts += [(begin, middle), (middle, end)]
-    return order
-
-
-def _bisect(V, n_left, rng, n_iter):
-    """Order the unit vectors V such that the first `n_left` are one part, the rest the other."""
-    total = V.sum(0)
-    start = V[rng.integers(len(V))]
-    to_right = V[(V @ start).argmin()] - start  # from one centre to the other
-    for _ in range(n_iter):
-        at = np.argpartition(V @ to_right, n_left - 1)
-        is_left = np.zeros(len(V), np.float32)
-        is_left[at[:n_left]] = 1
-        left = is_left @ V
-        right = total - left
-        to_right = _unit(right) - _unit(left)
-    return at
-
-
-def _unit(v):
-    return v / max(np.sqrt(v @ v), 1e-12)
+    scale = (1 / np.maximum(norms, 1e-12)).astype(np.float32)
+    order = _kernels.bisect_rows(vectors, scale, size, rng.random(len(vectors)), n_iter)
+    return order.astype(np.int64)

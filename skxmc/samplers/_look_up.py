@@ -77,12 +77,11 @@ class LookUpSampler(Sampler):
         """A few of each row's candidates: one from each of `n_negatives` strata of their ranks."""
         if self._candidates is None:
             return []
-        candidates = self._candidates[rows]  # (B, n_candidates), the valid ones first
         if self._n == self._n_candidates:
-            return Proposal(candidates)
-        n_valid = (candidates >= 0).sum(1, keepdims=True)  # (B, 1)
-        edges = np.arange(self._n + 1) * n_valid // self._n  # (B, n + 1)
-        sizes = np.diff(edges)
-        at = edges[:, :-1] + (rng.random(sizes.shape) * sizes).astype(np.int64)  # (B, n), distinct
-        at = np.where(n_valid > self._n, at, np.arange(self._n))
-        return Proposal(np.take_along_axis(candidates, at, 1))
+            return Proposal(self._candidates[rows])
+        from skxmc import _kernels
+
+        labels = np.empty((len(rows), self._n), np.int32)
+        uniform = rng.random(labels.shape)
+        _kernels.draw_from_strata(self._candidates, rows, uniform, labels)
+        return Proposal(labels)

@@ -158,9 +158,12 @@ class InBatchSampler(Sampler):
 
     def propose(self, rows, rng):
         """All labels that the batch carries, for all its rows."""
+        from skxmc import _kernels
+
         Y = self.problem_.Y
-        lists = [Y.indices[a:b] for a, b in zip(Y.indptr[rows], Y.indptr[rows + 1], strict=True)]
-        labels = np.unique(np.concatenate(lists)).astype(np.int32)
+        labels = np.empty((Y.indptr[rows + 1] - Y.indptr[rows]).sum(), np.int32)
+        _kernels.take_lists(Y.indptr, Y.indices, rows, labels)
+        labels = np.unique(labels)
         chances = self._log_expected
         if len(rows) < self.problem_.batch_size:  # the last batch of an epoch
             chances = self._log_chances(len(rows))
