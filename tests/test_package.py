@@ -30,7 +30,7 @@ LEVELS = {
     "_lazy": -1,
     "_kernels": 0,
     "_threads": 0,
-    "losses": 0,
+    "losses": 1,
     "metrics": 0,
     "datasets": 0,
     "_centroids": 1,
