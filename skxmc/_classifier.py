@@ -653,9 +653,11 @@ def _as_rows(X):
     """Sparse X in the form of the kernels, dense X as float32; the user's X stays as it is."""
     if not sp.issparse(X):
         return np.asarray(X, dtype=np.float32)
-    if not X.has_canonical_format:  # the order of a sum shows in its last bits
+    # The order of a sum shows in its last bits, and so do stored zeros in it.
+    if not (X.has_canonical_format and X.data.all()):
         X = X.copy()
         X.sum_duplicates()
+        X.eliminate_zeros()
     return Rows.of(X)
 
 
