@@ -35,9 +35,9 @@ def lightdxml(size, **parameters):
     300 hidden units with a residual block, dropout 0.5, and the whole shortlist of each row as its
     negatives; the other settings are those of the paper's published configuration for the data set
     nearest in size. What differs from its code: the optimiser is row-wise Adagrad, at 0.1, instead
-    of Adam; a visit trains on up to 256 of a row's positives instead of 20, and never takes one for a
-    negative; and the weight of late fusion is chosen on
-    held-out training rows, not on the test rows.
+    of Adam; a visit trains on up to 256 of a row's positives instead of 20, and never takes one for
+    a negative; and the weight of late fusion is chosen on held-out training rows, not on the test
+    rows.
 
     Parameters
     ----------
