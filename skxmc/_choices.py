@@ -4,6 +4,7 @@ import numpy as np
 
 from skxmc._lazy import torch
 from skxmc._prediction import fuse
+from skxmc.metrics._ranking import _hits
 
 TAIL_BIASES = (-0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
 FUSION_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0)
@@ -52,6 +53,6 @@ def choose_fusion(rankings, Y):
 
 def _row_precision(Y, labels):
     """Mean of P@1, P@3 and P@5 of each row, (n,)."""
-    hits = np.asarray(Y[np.arange(len(labels))[:, None], labels].todense(), dtype=float)  # (n, 5)
+    hits = _hits(Y, labels)  # (n, 5)
     sizes = sorted({min(k, labels.shape[1]) for k in (1, 3, 5)})
     return np.mean([hits[:, :k].mean(1) for k in sizes], axis=0)

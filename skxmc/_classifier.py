@@ -441,7 +441,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         if self.tail_bias != "auto":
             return
         if held_out is not None:
-            held_out = [(ensemble.predictor(slice(None)), *held_out)]
+            held_out = [(ensemble.predictor(), *held_out)]
         else:
             held_out = [
                 (ensemble.predictor(slice(m, m + 1)), _take(trainer.X, rows), Y[rows])

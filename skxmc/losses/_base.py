@@ -2,6 +2,8 @@
 
 from sklearn.base import BaseEstimator
 
+from skxmc._lazy import torch
+
 
 class Loss(BaseEstimator):
     """Base of all losses: override :meth:`forward`; autograd finds the gradient.
@@ -77,8 +79,6 @@ class Loss(BaseEstimator):
         gradient : Tensor of shape (B, m)
             With respect to the scores.
         """
-        import torch
-
         scores = scores.detach().requires_grad_()
         value = self.forward(scores, targets, weights, **more)
         (gradient,) = torch.autograd.grad(value, scores)
@@ -90,8 +90,6 @@ MARGINS = ("hinge", "squared-hinge", "logistic")
 
 def margin_loss(name, u):
     """phi(u) of a margin u: convex and non-increasing."""
-    import torch
-
     if name == "logistic":
         return torch.nn.functional.softplus(-u)
     hinge = (1 - u).clamp(min=0)

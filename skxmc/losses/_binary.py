@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from skxmc._lazy import torch
 from skxmc.losses._base import Loss, margin_loss
 
 
@@ -33,15 +34,11 @@ class BinaryCrossEntropy(Loss):
 
     def forward(self, scores, targets, weights):
         """Sum of ``weight * (log(1 + exp(score)) - target * score)``."""
-        import torch
-
         softplus = torch.nn.functional.softplus(scores)
         return (weights * (softplus - self._targets(targets) * scores)).sum()
 
     def value_and_gradient(self, scores, targets, weights):
         """See :meth:`Loss.value_and_gradient`; here in closed form."""
-        import torch
-
         if scores.device.type != "cpu" or scores.dtype != torch.float32:
             gradient = scores.sigmoid().sub_(self._targets(targets)).mul_(weights)
             return float(self.forward(scores, targets, weights)), gradient

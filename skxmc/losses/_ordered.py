@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from skxmc._lazy import torch
 from skxmc.losses._base import MARGINS, Loss, margin_loss
 
 
@@ -104,8 +105,6 @@ class OrderedWeightedLoss(Loss):
 
     def forward(self, scores, targets, weights):
         """Mean over a row's positives of its ordered weighted loss, summed over the rows."""
-        import torch
-
         if not scores.shape[1]:  # a batch without a label, and nothing proposed
             return scores.sum()
         positive = (weights > 0) & (targets > 0)  # (B, m)

@@ -1,5 +1,6 @@
 """Softmax over a shortlist, corrected for how its negatives were drawn."""
 
+from skxmc._lazy import torch
 from skxmc.losses._base import Loss
 
 
@@ -33,8 +34,6 @@ class SampledSoftmax(Loss):
 
     def forward(self, scores, targets, weights, log_expected=None):
         """Mean over the positives of ``log(sum exp) - score``, summed over the rows."""
-        import torch
-
         counts = weights > 0
         positive = counts & (targets > 0)
         s = scores

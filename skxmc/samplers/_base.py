@@ -236,6 +236,30 @@ class Sampler(BaseEstimator):
         return UnionSampler(self, other)
 
 
+def check_integers(sampler, least, *names, optional=()):
+    """Raise where one of these parameters is no integer of at least `least`; some may be None."""
+    for name in names:
+        value = getattr(sampler, name)
+        if value is None and name in optional:
+            continue
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name}={value!r} of {sampler} must be an integer >= {least}.")
+
+
+def check_schedule(sampler):
+    """Raise where `schedule` is unknown."""
+    if sampler.schedule not in (None, "linear", "geometric"):
+        raise ValueError(f"schedule={sampler.schedule!r} must be None, 'linear' or 'geometric'.")
+
+
+def on_the_way(schedule, first, last, epoch, n_epochs):
+    """Where a number is that a "linear" or "geometric" schedule moves over the epochs."""
+    done = epoch / (n_epochs - 1)
+    if schedule == "linear":
+        return first + done * (last - first)
+    return first * (last / first) ** done
+
+
 def draw_size(problem, n):
     """How many labels a random draw takes: n, or 400, or half of the labels where they are few."""
     return problem.at_most(n or min(400, -(-problem.n_labels // 2)))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from skxmc.samplers._base import check_integers, check_schedule, on_the_way
 from skxmc.samplers._random import InBatchSampler
 
 
@@ -52,12 +53,8 @@ class ClusteredInBatchSampler(InBatchSampler):
     def begin(self, problem):
         """See :meth:`Sampler.begin`."""
         super().begin(problem)
-        for name in ("cluster_size", "refresh_epochs"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r} of {self} must be an integer >= 1.")
-        if self.schedule not in (None, "linear", "geometric"):
-            raise ValueError(f"schedule={self.schedule!r} must be None, 'linear' or 'geometric'.")
+        check_integers(self, 1, "cluster_size", "refresh_epochs")
+        check_schedule(self)
         self._size = self.cluster_size
         self._clusters = None  # (n_rows,) int64: cluster after cluster, once there are any
         return self
@@ -66,12 +63,7 @@ class ClusteredInBatchSampler(InBatchSampler):
         """Set how large clusters are from the next refresh on."""
         if self.schedule is None or n_epochs == 1:
             return
-        done = epoch / (n_epochs - 1)
-        if self.schedule == "linear":
-            size = 1 + done * (self.cluster_size - 1)
-        else:
-            size = self.cluster_size**done
-        self._size = round(size)
+        self._size = round(on_the_way(self.schedule, 1, self.cluster_size, epoch, n_epochs))
 
     def order_rows(self, epoch, network, rng):
         """Clusters in random order, and the rows of each in random order."""

@@ -7,6 +7,7 @@ import numpy as np
 from skxmc._centroids import label_centroids, unit_rows
 from skxmc._lazy import torch
 from skxmc._threads import blocks, for_each
+from skxmc.samplers._base import check_integers
 from skxmc.samplers._look_up import LookUpSampler
 
 
@@ -77,12 +78,8 @@ class LabelEmbeddingSampler(LookUpSampler):
 
     def begin(self, problem):
         """See :meth:`Sampler.begin`."""
-        for name, least in (("n_hidden", 1), ("n_passes", 0), ("batch_size", 1)):
-            value = getattr(self, name)
-            if value is None and name == "n_hidden":
-                continue
-            if not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(f"{name}={value!r} of {self} must be an integer >= {least}.")
+        check_integers(self, 1, "n_hidden", "batch_size", optional=("n_hidden",))
+        check_integers(self, 0, "n_passes")
         if not isinstance(self.learning_rate, Real) or not 0 < self.learning_rate < np.inf:
             raise ValueError(f"learning_rate={self.learning_rate!r} of {self} must be positive.")
         super().begin(problem)

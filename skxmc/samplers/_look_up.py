@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skxmc.samplers._base import Proposal, Sampler
+from skxmc.samplers._base import Proposal, Sampler, check_integers
 
 
 class LookUpSampler(Sampler):
@@ -30,12 +30,8 @@ class LookUpSampler(Sampler):
                 f"n_candidates={self.n_candidates} of {self} is less than n_negatives={self._n}, "
                 "which are drawn from the candidates. Raise it, or leave it None."
             )
-        for name in ("refresh_epochs", "refresh_steps", "warmup_epochs", "skip"):
-            value, least = getattr(self, name), 0 if name in ("warmup_epochs", "skip") else 1
-            if value is None and name == "refresh_steps":
-                continue
-            if not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(f"{name}={value!r} of {self} must be an integer >= {least}.")
+        check_integers(self, 1, "refresh_epochs", "refresh_steps", optional=("refresh_steps",))
+        check_integers(self, 0, "warmup_epochs", "skip")
         if self.skip >= (problem.n_columns or problem.n_labels):
             raise ValueError(f"skip={self.skip} of {self} leaves none of the labels. Lower it.")
         check_index(self.index)

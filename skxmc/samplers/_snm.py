@@ -1,6 +1,13 @@
 """Stochastic negative mining (paper B): score a random pool, learn from its hardest labels."""
 
-from skxmc.samplers._base import Proposal, Sampler, draw_size, draw_uniform
+from skxmc.samplers._base import (
+    Proposal,
+    Sampler,
+    check_schedule,
+    draw_size,
+    draw_uniform,
+    on_the_way,
+)
 
 
 class StochasticNegativeMining(Sampler):
@@ -45,8 +52,7 @@ class StochasticNegativeMining(Sampler):
     def begin(self, problem):
         """See :meth:`Sampler.begin`."""
         super().begin(problem)
-        if self.schedule not in (None, "linear", "geometric"):
-            raise ValueError(f"schedule={self.schedule!r} must be None, 'linear' or 'geometric'.")
+        check_schedule(self)
         self._pool = draw_size(problem, self.pool_size)
         self._last = problem.at_most(self.n_negatives or max(1, self._pool // 20))
         if self._last > self._pool:
@@ -61,11 +67,7 @@ class StochasticNegativeMining(Sampler):
         """Set how many of the pool are kept in this epoch."""
         if self.schedule is None or n_epochs == 1:
             return
-        done = epoch / (n_epochs - 1)
-        if self.schedule == "linear":
-            keep = self._pool + done * (self._last - self._pool)
-        else:
-            keep = self._pool * (self._last / self._pool) ** done
+        keep = on_the_way(self.schedule, self._pool, self._last, epoch, n_epochs)
         self._keep = max(1, round(keep))
 
     def propose(self, rows, rng):
