@@ -648,8 +648,9 @@ def test_label_embeddings_train_the_same_bits_twice_and_with_threads_as_well(dat
     X, Y = data
     one, other = (xmc("label-embedding", **parameters).fit(X, Y) for _ in range(2))
     np.testing.assert_array_equal(one.decision_function(X), other.decision_function(X))
-    several = xmc("label-embedding", n_jobs=3, max_iter=8, **parameters).fit(X, Y)
-    assert several.loss_curve_[-1] < 0.9 * several.loss_curve_[0]
+    several = xmc("label-embedding", n_jobs=3, max_iter=20, **parameters).fit(X, Y)
+    # The mean of a few epochs: one alone, of three racing threads, is noisy.
+    assert np.mean(several.loss_curve_[-5:]) < 0.9 * several.loss_curve_[0]
 
 
 # --- learning rates by epoch ----------------------------------------------------------------------
