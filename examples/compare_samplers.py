@@ -92,7 +92,7 @@ def main():
     parser.add_argument(
         "--samplers",
         nargs="+",
-        default=["uniform", "in-batch", "mips+uniform", "mips+clustered-in-batch+uniform"],
+        default=["uniform", "mips+uniform", "in-batch", "clustered-in-batch+uniform"],
     )
     parser.add_argument("--rows", type=int, default=30_000, help="of the synthetic problem")
     parser.add_argument("--labels", type=int, default=5_000, help="of the synthetic problem")

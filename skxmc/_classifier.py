@@ -7,29 +7,35 @@ from numbers import Integral, Real
 import numpy as np
 import scipy.sparse as sp
 from scipy.special import logsumexp
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skxmc._callbacks import CallbackSupportMixin, Tasks
 from skxmc._choices import choose_fusion, choose_tail_bias
-from skxmc._ends import Rows
-from skxmc._ensemble import Ensemble, MemberTables
+from skxmc._ensemble import begin
 from skxmc._index import ExactIndex
-from skxmc._lazy import torch
+from skxmc._inputs import (
+    as_rows,
+    check_hidden_sizes,
+    find_device,
+    rate_factors,
+    sample_rows,
+    take,
+)
 from skxmc._network import Network, Weights
 from skxmc._prediction import as_csr, probabilities
 from skxmc._predictor import UNSEEN, Kept, Predictor
 from skxmc._targets import encode_targets, positive_weights, refuse_lists, tail_offsets
 from skxmc._threads import count_threads
-from skxmc._training import Trainer
 from skxmc.losses import Loss, make_loss
 from skxmc.metrics import precision_at_k
-from skxmc.samplers import Problem, Sampler, make_sampler
+from skxmc.samplers import Sampler, make_sampler
 
 
-class XMCClassifier(ClassifierMixin, BaseEstimator):
+class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Extreme multi-label classifier: a neural network over thousands to millions of labels.
 
     A multi-layer perceptron over sparse (TF-IDF) or dense (embedding) rows, with one weight vector
@@ -38,11 +44,11 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    sampler : str or Sampler, default="mips+clustered-in-batch+uniform"
+    sampler : str or Sampler, default="clustered-in-batch+uniform"
         Who proposes negatives: names from ``skxmc.samplers.SAMPLERS`` joined by ``+``, or an object
-        such as ``MIPSSampler(5) + UniformSampler(400)``. The default is "mips+uniform", which is
-        paper A [A]_, and the labels of the other rows in the batch, which are alike, without which
-        frequent labels are negatives too seldom.
+        such as ``MIPSSampler(5) + UniformSampler(400)``. The default is the labels of the other
+        rows in the batch, which are alike, so that these are hard, and uniform ones. "mips+uniform"
+        is paper A [A]_.
     loss : str or Loss, default="bce"
         What a shortlist of scores costs: a name from ``skxmc.losses.LOSSES``, or an object.
     hidden_layer_sizes : tuple of int, default=(512,)
@@ -94,6 +100,9 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         risen for `n_iter_no_change` epochs, and keep the weights of the best epoch.
     validation_fraction : float in (0, 1), default=0.1
     n_iter_no_change : int, default=3
+    warm_start : bool, default=False
+        Whether `fit` of a fitted estimator goes on from its weights, for `max_iter` more epochs, on
+        rows of the same features and labels, old rows or new.
     device : str, default="auto"
         "cpu", "cuda", "cuda:1" ..., or "auto": a GPU where torch finds one, else the CPU.
     n_jobs : int or None, default=None
@@ -115,6 +124,10 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     hidden_biases_ : list of ndarray of shape (H0,), (H1,), ...
     label_weights_ : ndarray of shape (n_labels, H), float32
     label_biases_ : ndarray of shape (n_labels,), float32
+    label_counts_ : ndarray of shape (n_labels,), int64
+        How many training rows carry each label; of `partial_fit` all so far.
+    n_samples_seen_ : int
+        Training rows; of `partial_fit` all so far.
     tail_offsets_ : ndarray of shape (n_labels,), float32
         ``log(2 / p - 1)`` of each label, by its training frequency.
     residual_ : tuple of ndarray of shape (H, H) and (H,), or None
@@ -129,6 +142,10 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         Scores count for so many labels of nearest embeddings, at least 100; None: for all.
     loss_curve_ : list of float
         Mean training loss of a row, an entry an epoch.
+    hardness_curve_ : list of float
+        What negatives there were to learn from: the sizes of d loss / d score of a row's negatives,
+        summed, mean over the rows, an entry an epoch. For "bce" that is how many labels the network
+        believes in of those that the sampler proposed and that are wrong.
     epoch_seconds_ : list of float
         Wall seconds of each epoch's training, index look-ups included, held-out scoring not.
     active_fraction_ : list of float or None
@@ -137,7 +154,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
     validation_scores_ : list of float or None
         Precision@1 on the held-out rows, an entry an epoch; None without `early_stopping`.
     n_iter_ : int
-        Epochs trained.
+        Epochs trained, those of earlier calls of `partial_fit` and of a warm start included.
     n_features_in_ : int
     feature_names_in_ : ndarray of str, where X had feature names
 
@@ -198,6 +215,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
         "device": [str],
         "n_jobs": [
             Interval(Integral, 1, None, closed="left"),
@@ -210,7 +228,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        sampler="mips+clustered-in-batch+uniform",
+        sampler="clustered-in-batch+uniform",
         loss="bce",
         *,
         hidden_layer_sizes=(512,),
@@ -228,6 +246,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=3,
+        warm_start=False,
         device="auto",
         n_jobs=None,
         random_state=None,
@@ -250,6 +269,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
         self.device = device
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -281,19 +301,14 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
             numbers of rows differ, a parameter or the sampler's name is invalid, or the sampler
             asks for more negatives than there are labels. Nothing is trained then.
         """
-        refuse_lists(y)
-        X, y = validate_data(
-            self, X, y, accept_sparse="csr", dtype=[np.float32, np.float64], multi_output=True
-        )
-        Y, self.classes_, self._kind = encode_targets(y)
-        sizes = _hidden_sizes(self.hidden_layer_sizes)
-        schedule = _schedule(self.learning_rate, self.max_iter)
-        sampler, loss = make_sampler(self.sampler), make_loss(self.loss)
+        go_on = self.warm_start and self._is_fitted()
+        X, y = self._validate(X, y, reset=not go_on)
+        Y, classes, kind = encode_targets(y, self.classes_ if go_on else None)
+        factors = rate_factors(self.learning_rate, self.max_iter)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-
-        held_out, passed_over = None, [None] * self.n_estimators
+        held_out, passed_over, rows = None, None, X
         if self.early_stopping or self.late_fusion == "auto":
-            X, X_held, Y, Y_held = train_test_split(
+            rows, X_held, Y, Y_held = train_test_split(
                 X, Y, test_size=self.validation_fraction, random_state=seed
             )
             if not Y.nnz:
@@ -302,86 +317,182 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
                     f"{why} leaves no row with a label to train on. Lower "
                     f"validation_fraction={self.validation_fraction}."
                 )
-            held_out = _as_rows(X_held), Y_held
-        elif self.tail_bias == "auto" and self._kind != "classes":
-            passed_over = _sample_rows(X.shape[0], self.n_estimators, seed)
-        # A label without a row is no use as a negative either: train on those that have one.
-        seen = np.flatnonzero(np.bincount(Y.indices, minlength=Y.shape[1]))
-        self.tail_offsets_ = tail_offsets(Y)
-        weights = positive_weights(self.positive_weight, Y)
-        weights = None if weights is None else weights[seen]
-        ensemble = self._make_ensemble(
-            X, Y[:, seen], sizes, sampler, loss, schedule, weights, seed, passed_over
+            held_out = as_rows(X_held), Y_held
+        elif self.tail_bias == "auto" and kind != "classes":
+            passed_over = sample_rows(X.shape[0], self.n_estimators, seed)
+        counts = np.bincount(Y.indices, minlength=Y.shape[1])
+        ensemble, seen = self._begin(
+            rows, Y, counts, rows.shape[0], seed, factors, self.max_iter, go_on, passed_over
         )
-        self._train(ensemble, held_out if self.early_stopping else None, seen)
+        self.classes_, self._kind = (self.classes_ if go_on else classes), kind
+        tasks = self._start(ensemble, seen, X, y, go_on)
+        self._train(ensemble, held_out if self.early_stopping else None, seen, tasks)
         self._choose_tail_bias(ensemble, held_out, seen, Y)
         self._store(ensemble, seen)
         self._choose_fusion(held_out)
+        tasks.end()
         return self
 
-    def _make_ensemble(
-        self, X, Y, sizes, sampler, loss, schedule, positive_weights, seed, passed_over
-    ):
-        """All that a run needs; the sampler finds what is wrong with its parameters first.
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None):
+        """Train on some rows of a stream: visit each once, from the weights of the call before.
 
-        `passed_over` are the rows that each member does not visit.
+        Each call copies the model, looks up hard negatives anew and clusters its rows, so give it
+        thousands of rows or more. The learning rate stays at `learning_rate_init`, `tail_bias`
+        "auto" at 0 (or at what `fit` chose), and the weights and offsets of `positive_weight` and
+        `tail_bias` follow the label frequencies of all rows so far.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : {array-like, sparse matrix} of shape (n_samples, n_labels) or (n_samples,)
+            As in `fit`. An indicator has a column for every label of the stream.
+        classes : array-like of shape (n_labels,), default=None
+            All classes of the stream; needed in the first call where y is 1-d.
+
+        Returns
+        -------
+        XMCClassifier
+
+        Raises
+        ------
+        ValueError
+            As in `fit`; if `classes` is missing, or differs from the first call's; or if
+            `early_stopping` or `late_fusion="auto"` would hold rows out.
         """
-        device, n_members = _device(self.device), self.n_estimators
-        n_rows, n_labels = Y.shape
-        counts = np.bincount(Y.indices, minlength=n_labels)
-        # A GPU is busy with one stream of batches.
-        n_threads = 1 if device != "cpu" else count_threads(self.n_jobs, n_rows, 10_000)
-        X, Y = _as_rows(X), Rows.of(Y, values=False)
-        seeds = [seed, *np.random.SeedSequence(seed).generate_state(n_members - 1).tolist()]
-        problems = [
-            Problem(
-                Y=Y,
-                label_counts=counts,
-                n_columns=len(self.classes_),
-                batch_size=self.batch_size or int(np.clip(n_rows // 64, 8, 128)),
-                random_state=member_seed,
-                n_threads=max(1, n_threads // n_members),
-                log=self._log if m == 0 else _no_log,
+        if self.early_stopping or self.late_fusion == "auto":
+            raise ValueError(
+                "partial_fit holds no rows out: set early_stopping=False and late_fusion to a "
+                f"number or None. Got early_stopping={self.early_stopping} and "
+                f"late_fusion={self.late_fusion!r}."
             )
-            for m, member_seed in enumerate(seeds)
-        ]
-        begun = [
-            (clone(sampler, safe=False).begin(problem), clone(loss, safe=False).begin(problem))
-            for problem in problems
-        ]
-        log_odds = np.log((counts + 0.5) / (n_rows - counts + 0.5))
-        features = MemberTables(n_members, X.shape[1], sizes[0])
-        labels = MemberTables(n_members, n_labels, sizes[-1], len(self.classes_))
-        trainers = []
-        for m, (problem, (sampler, loss)) in enumerate(zip(problems, begun, strict=True)):
-            rng = np.random.default_rng(problem.random_state)
-            weights = Weights.initial(
-                X.shape[1], sizes, log_odds, rng, self.residual,
-                features.members[m], labels.members[m],
-            )  # fmt: skip
-            trainers.append(
-                Trainer(
-                    Network(weights, device), X, problem, sampler, loss,
-                    n_epochs=self.max_iter, learning_rate=self.learning_rate_init,
-                    dropout=self.dropout, positive_weights=positive_weights, schedule=schedule,
-                    passed_over=passed_over[m],
-                )
-            )  # fmt: skip
-        return Ensemble(trainers, n_threads, device, features, labels)
+        go_on = self._is_fitted()
+        X, y = self._validate(X, y, reset=not go_on)
+        if classes is not None:
+            classes = np.unique(classes)
+        if go_on:
+            if classes is not None and not np.array_equal(classes, self.classes_):
+                raise ValueError("classes are not those of the first call to partial_fit.")
+            classes = self.classes_
+        elif classes is None and y.ndim == 1:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        Y, columns, kind = encode_targets(y, classes)
+        counts = np.bincount(Y.indices, minlength=Y.shape[1])
+        if not go_on and not Y.nnz:
+            raise ValueError("y has no label at all: every entry is 0. Begin with rows that do.")
+        n_rows, n_before = X.shape[0], 0
+        if go_on:
+            counts, n_rows = counts + self.label_counts_, n_rows + self.n_samples_seen_
+            n_before = self.n_iter_
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        if n_before:  # the same seed, but another stream of numbers for each call
+            seed = int(np.random.SeedSequence([seed, n_before]).generate_state(1)[0] >> 1)
+        ensemble, seen = self._begin(X, Y, counts, n_rows, seed, "constant", 1, go_on)
+        self.classes_, self._kind = (columns if classes is None else classes), kind
+        self.tail_bias_ = getattr(self, "tail_bias_", 0.0)
+        if self.tail_bias != "auto":
+            self.tail_bias_ = self.tail_bias
+        tasks = self._start(ensemble, seen, X, y, go_on)
+        self._train(ensemble, None, seen, tasks)
+        self._store(ensemble, seen)
+        self.late_fusion_ = self.late_fusion
+        tasks.end()
+        return self
 
-    def _train(self, ensemble, held_out, seen):
+    def _is_fitted(self):
+        return hasattr(self, "label_weights_")
+
+    def _validate(self, X, y, reset):
+        refuse_lists(y)
+        return validate_data(
+            self, X, y, accept_sparse="csr", dtype=[np.float32, np.float64], multi_output=True,
+            reset=reset,
+        )  # fmt: skip
+
+    def _begin(self, X, Y, counts, n_rows, seed, schedule, n_epochs, go_on, passed_over=None):
+        """An ensemble ready to train on X and Y, and which labels its columns are.
+
+        A label without a row is no use as a negative either: train on those that have one.
+        `counts` (L,) of labels and `n_rows` include the rows trained before.
+        """
+        sizes, device = check_hidden_sizes(self.hidden_layer_sizes), find_device(self.device)
+        known = self.label_biases_ > UNSEEN if go_on else np.zeros(len(counts), bool)
+        seen = np.flatnonzero(known | (counts > 0))
+        weights = positive_weights(self.positive_weight, counts, n_rows)
+        # A GPU is busy with one stream of batches.
+        n_threads = 1 if device != "cpu" else count_threads(self.n_jobs, X.shape[0], 10_000)
+        ensemble = begin(
+            as_rows(X), Y[:, seen], counts[seen], n_rows, len(counts),
+            sizes=sizes, residual=self.residual,
+            sampler=make_sampler(self.sampler), loss=make_loss(self.loss),
+            n_members=self.n_estimators, batch_size=self.batch_size,
+            device=device, n_threads=n_threads, seed=seed, log=self._log,
+            passed_over=passed_over or [None] * self.n_estimators,
+            start=self._members(sizes, seen, known) if go_on else None,
+            n_epochs=n_epochs, learning_rate=self.learning_rate_init, schedule=schedule,
+            dropout=self.dropout, positive_weights=None if weights is None else weights[seen],
+        )  # fmt: skip
+        self.label_counts_, self.n_samples_seen_ = counts, n_rows
+        self.tail_offsets_ = tail_offsets(counts, n_rows)
+        return ensemble, seen
+
+    def _members(self, sizes, seen, known):
+        """The members of the fitted network, to train on: see `start` of `begin`."""
+        n = self.n_estimators
+        wide = self._weights(self.label_biases_)
+        found = tuple(len(b) for b in self.hidden_biases_), self.residual_ is not None
+        if found != (tuple(n * size for size in sizes), self.residual):
+            raise ValueError(
+                f"The fitted network has hidden layers of {found[0]} units for all members, and "
+                f"residual={found[1]}; n_estimators={n}, hidden_layer_sizes={sizes} and "
+                f"residual={self.residual} ask for another. Set them back, or fit a clone."
+            )
+        rows = seen[known[seen]]
+        start = []
+        for m, part in enumerate(wide.split(n)):
+            part = replace(
+                part, labels=part.labels[rows] * np.float32(n),
+                label_biases=part.label_biases[rows],
+            )  # fmt: skip
+            features, labels, biases, *dense = (array[m] for array in self._memory)
+            start.append((part, [features, labels[seen], biases[seen], *dense], known[seen]))
+        return start
+
+    def _start(self, ensemble, seen, X, y, go_on):
+        """Begin the curves, or go on with them; the callbacks, if any, hear that a fit begins."""
+        if not go_on:
+            self.loss_curve_, self.hardness_curve_, self.epoch_seconds_ = [], [], []
+            self.active_fraction_ = [] if ensemble.reports_active else None
+            self.validation_scores_ = [] if self.early_stopping else None
+        if self.early_stopping and self.validation_scores_ is None:  # from now on
+            self.validation_scores_ = []
+        if ensemble.reports_active and self.active_fraction_ is None:
+            self.active_fraction_ = []
+
+        def fitted():
+            embeddings = self._embeddings(ensemble)
+            weights = ensemble.network().weights()
+            return {
+                "tail_bias_": 0.0 if self.tail_bias == "auto" else self.tail_bias,
+                "late_fusion_": None if self.late_fusion == "auto" else self.late_fusion,
+                **self._attributes(ensemble, weights, seen, embeddings),
+            }
+
+        return Tasks(self, X, y, ensemble.trainers[0].n_epochs, ensemble.n_steps, fitted)
+
+    def _train(self, ensemble, held_out, seen, tasks):
         """Run the epochs; where rows are held out, go back to the weights of the best.
 
         `seen` says which labels the trainers' columns are.
         """
-        self.loss_curve_, self.epoch_seconds_ = [], []
-        self.active_fraction_ = [] if ensemble.reports_active else None
-        self.validation_scores_ = [] if held_out else None
         best, checkpoint, since = -1.0, None, 0
-        for epoch in range(self.max_iter):
+        n_epochs = ensemble.trainers[0].n_epochs
+        for epoch in range(n_epochs):
             start = time.perf_counter()
-            loss, active = ensemble.epoch(epoch)
+            with tasks.epoch() as tick:
+                loss, hardness, active = ensemble.epoch(epoch, tick)
             self.loss_curve_.append(loss)
+            self.hardness_curve_.append(hardness)
             if active is not None:
                 self.active_fraction_.append(active)
             self.epoch_seconds_.append(time.perf_counter() - start)
@@ -392,21 +503,25 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
                 self.validation_scores_.append(score)
                 since = 0 if score > best else since + 1
                 if score > best:
+                    checkpoint = None  # room for the next
                     best, checkpoint = score, ensemble.checkpoint()
-            self._log(self._progress(epoch, ensemble.n_rows))
+            self._log(self._progress(epoch, n_epochs, ensemble.n_rows))
             if since >= self.n_iter_no_change:
                 self._log(f"precision@1 has not risen for {since} epochs: stopped")
                 break
-        self.n_iter_ = epoch + 1
+            if tasks.stopped:
+                self._log("a callback stopped the fit")
+                break
+        self.n_iter_ = len(self.loss_curve_)
         if checkpoint:
             ensemble.restore(checkpoint)
 
-    def _progress(self, epoch, n_rows):
+    def _progress(self, epoch, n_epochs, n_rows):
         seconds = self.epoch_seconds_[-1]
         held = f"  held-out P@1 {self.validation_scores_[-1]:.4f}" if self.early_stopping else ""
         active = f"  active {self.active_fraction_[-1]:.1%}" if self.active_fraction_ else ""
         return (
-            f"epoch {epoch + 1:3d}/{self.max_iter}  loss {self.loss_curve_[-1]:8.4f}{active}{held}"
+            f"epoch {epoch + 1:3d}/{n_epochs}  loss {self.loss_curve_[-1]:8.4f}{active}{held}"
             f"  {seconds:6.1f} s  {n_rows / seconds:9,.0f} rows/s"
         )
 
@@ -415,25 +530,40 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
             print(f"[XMCClassifier] {text}", flush=True)
 
     def _store(self, ensemble, seen):
-        """Keep what predicts as fitted attributes, with a row for each label, seen or not."""
-        self._kept = Kept()
-        self.shortlist_size_, self.label_embeddings_ = ensemble.shortlist_size, None
+        """Keep what predicts, and what Adagrad remembers, as fitted attributes."""
+        self._memory = ensemble.memory(seen, len(self.classes_))
+        embeddings = self._embeddings(ensemble)
+        weights = ensemble.finish(seen)
+        for name, value in self._attributes(ensemble, weights, seen, embeddings).items():
+            setattr(self, name, value)
+
+    def _embeddings(self, ensemble):
+        if self.late_fusion is None and ensemble.shortlist_size is None:
+            return None
+        return ensemble.embeddings()
+
+    def _attributes(self, ensemble, weights, seen, embeddings):
+        """The fitted attributes that predict, with a row for each label, seen or not."""
         n_labels = len(self.classes_)
 
         def spread(array, fill):
-            if len(seen) == n_labels:
+            if array is None or len(array) == n_labels:
                 return array
             out = np.full((n_labels, *array.shape[1:]), fill, np.float32)
             out[seen] = array
             return out
 
-        if self.late_fusion is not None or self.shortlist_size_ is not None:
-            self.label_embeddings_ = spread(ensemble.embeddings(), 0)
-        weights = ensemble.finish(seen)
-        self.feature_weights_, self.residual_ = weights.features, weights.residual
-        self.hidden_weights_, self.hidden_biases_ = weights.hidden, weights.hidden_biases
-        self.label_weights_ = weights.labels
-        self.label_biases_ = spread(weights.label_biases, UNSEEN)
+        return {
+            "feature_weights_": weights.features,
+            "hidden_weights_": weights.hidden,
+            "hidden_biases_": weights.hidden_biases,
+            "residual_": weights.residual,
+            "label_weights_": spread(weights.labels, 0),
+            "label_biases_": spread(weights.label_biases, UNSEEN),
+            "label_embeddings_": spread(embeddings, 0),
+            "shortlist_size_": ensemble.shortlist_size,
+            "_kept": Kept(),
+        }
 
     def _choose_tail_bias(self, ensemble, held_out, seen, Y):
         """Choose the tail bias by rows held out, or that one member has not visited."""
@@ -444,7 +574,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
             held_out = [(ensemble.predictor(), *held_out)]
         else:
             held_out = [
-                (ensemble.predictor(slice(m, m + 1)), _take(trainer.X, rows), Y[rows])
+                (ensemble.predictor(slice(m, m + 1)), take(trainer.X, rows), Y[rows])
                 for m, trainer in enumerate(ensemble.trainers)
                 if len(rows := np.flatnonzero(~trainer.visited))
             ]
@@ -594,7 +724,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         """X as the network takes it."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=[np.float32, np.float64], reset=False)
-        return _as_rows(X)
+        return as_rows(X)
 
     def _predictor(self, X, tail_bias=0.0):
         parts = (
@@ -608,11 +738,7 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
         biases = self.label_biases_
         if tail_bias:
             biases = biases + np.float32(tail_bias) * self.tail_offsets_
-        weights = Weights(
-            self.feature_weights_, self.hidden_weights_, self.hidden_biases_,
-            self.label_weights_, biases, self.residual_,
-        )  # fmt: skip
-        network = Network(weights, _device(self.device))
+        network = Network(self._weights(biases), find_device(self.device))
         labels = network.labels
         return Predictor(
             network,
@@ -623,82 +749,14 @@ class XMCClassifier(ClassifierMixin, BaseEstimator):
             ExactIndex().build(labels.weights, labels.biases),
         )
 
+    def _weights(self, biases):
+        return Weights(
+            self.feature_weights_, self.hidden_weights_, self.hidden_biases_,
+            self.label_weights_, biases, self.residual_,
+        )  # fmt: skip
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.classifier_tags.multi_label = True
         return tags
-
-
-def _no_log(text):
-    """What members beside the first say."""
-
-
-def _sample_rows(n_rows, n_members, seed):
-    """For each member a twentieth of the rows, 4,000 in all; none where that would say little."""
-    n = min(4_000 // n_members, n_rows // 20)
-    rows = np.random.default_rng([seed, 1]).permutation(n_rows)
-    return [np.sort(rows[m * n : (m + 1) * n if n >= 50 else m * n]) for m in range(n_members)]
-
-
-def _take(X, rows):
-    """Some of the rows."""
-    if not isinstance(X, Rows):
-        return X[rows]
-    data, indices, indptr = X.data, X.indices, X.indptr
-    return Rows.of(sp.csr_array((data, indices, indptr), shape=X.shape)[rows])
-
-
-def _as_rows(X):
-    """Sparse X in the form of the kernels, dense X as float32; the user's X stays as it is."""
-    if not sp.issparse(X):
-        return np.asarray(X, dtype=np.float32)
-    # The order of a sum shows in its last bits, and so do stored zeros in it.
-    if not (X.has_canonical_format and X.data.all()):
-        X = X.copy()
-        X.sum_duplicates()
-        X.eliminate_zeros()
-    return Rows.of(X)
-
-
-def _hidden_sizes(sizes):
-    sizes = tuple(np.atleast_1d(sizes).tolist())
-    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
-        raise ValueError(
-            f"hidden_layer_sizes={sizes!r} must hold one or more positive integers, e.g. (512,)."
-        )
-    return sizes
-
-
-def _schedule(learning_rate, n_epochs):
-    """A name, or the factors of the epochs."""
-    if isinstance(learning_rate, str):
-        return learning_rate
-    try:
-        factors = np.asarray(learning_rate, dtype=float)
-    except (TypeError, ValueError):
-        factors = np.empty(0)
-    if factors.shape != (n_epochs,) or not (np.isfinite(factors) & (factors >= 0)).all():
-        raise ValueError(
-            f"learning_rate={learning_rate!r} must be 'linear', 'constant', or hold a factor of at "
-            f"least 0 for each of the max_iter={n_epochs} epochs."
-        )
-    return factors
-
-
-_DEVICES = "'auto', 'cpu', 'cuda' or 'cuda:1'."
-
-
-def _device(name):
-    """The torch device of a name; "auto" takes a GPU where there is one."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device={name!r} is unknown: {_DEVICES}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device={name!r} is not supported: {_DEVICES}")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={name!r}: torch finds no GPU here. Use device='auto' or 'cpu'.")
-    return name

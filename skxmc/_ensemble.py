@@ -3,11 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
+from sklearn.base import clone
 
 from skxmc._centroids import label_centroids, unit_rows
+from skxmc._ends import FIRST_SQUARES, Rows
 from skxmc._network import Network, Weights
 from skxmc._predictor import Predictor
 from skxmc._threads import blocks, for_each
+from skxmc._training import Trainer
+from skxmc.samplers import Problem
 
 
 class MemberTables:
@@ -55,19 +59,25 @@ class Ensemble:
         self.reports_active = trainers[0].loss.reports_active
         self.shortlist_size = trainers[0].sampler.shortlist_size
 
-    def epoch(self, number):
+    @property
+    def n_steps(self):
+        """Steps of all members in an epoch."""
+        return sum(trainer.n_steps for trainer in self.trainers)
+
+    def epoch(self, number, tick=None):
         """Visit every row once; returns the members' mean of what `Trainer.epoch` returns."""
         if len(self.trainers) == 1:
-            return self.trainers[0].epoch(number)
+            return self.trainers[0].epoch(number, tick)
         results = {}
 
         def work(m):
-            results[m] = self.trainers[m].epoch(number)
+            results[m] = self.trainers[m].epoch(number, tick)
 
         members = range(len(self.trainers))
         for_each(work, members, min(self.n_threads, len(members)))
-        losses, active = zip(*(results[m] for m in members), strict=True)
-        return float(np.mean(losses)), float(np.mean(active)) if self.reports_active else None
+        losses, hardness, active = zip(*(results[m] for m in members), strict=True)
+        share = float(np.mean(active)) if self.reports_active else None
+        return float(np.mean(losses)), float(np.mean(hardness)), share
 
     def finish(self, seen):
         """The members as one network, in the memory of their tables: training is over.
@@ -84,19 +94,36 @@ class Ensemble:
             trainer.network = None
         return Weights.merge(members, self.features.merge(), self.labels.merge(seen))
 
+    def memory(self, seen, n_labels):
+        """What Adagrad remembers, each array (n_members, ...), with entries for all labels."""
+
+        def spread(squares):
+            out = np.full(n_labels, FIRST_SQUARES, np.float32)
+            out[seen] = squares
+            return out
+
+        parts = (trainer.memory() for trainer in self.trainers)
+        parts = [[a, spread(b), spread(c), *rest] for a, b, c, *rest in parts]
+        return [np.stack(arrays) for arrays in zip(*parts, strict=True)]
+
     def network(self):
         """The members as one network; a copy where there are several."""
         weights = [trainer.network.weights() for trainer in self.trainers]
         return Network(Weights.merge(weights), self.device)
 
     def checkpoint(self):
-        """A copy of the members' weights."""
-        return [trainer.network.weights().copy() for trainer in self.trainers]
+        """A copy of the members' weights, and of what their Adagrad remembers."""
+        return [
+            (trainer.network.weights().copy(), [a.copy() for a in trainer.memory()])
+            for trainer in self.trainers
+        ]
 
     def restore(self, checkpoint):
         """Take back such a copy."""
-        for trainer, weights in zip(self.trainers, checkpoint, strict=True):
+        for trainer, (weights, memory) in zip(self.trainers, checkpoint, strict=True):
             trainer.network = Network(weights, self.device)
+            trainer.network.prepare_training(trainer.rng)
+            trainer.recall(memory)
 
     def embeddings(self):
         """Unit label embeddings (L, H): each member's sampler places its own centroids."""
@@ -112,3 +139,60 @@ class Ensemble:
         embeddings = None if self.shortlist_size is None else part.embeddings()
         seen = np.ones(self.Y.shape[1], bool)
         return Predictor(part.network(), seen, self.n_threads, embeddings, self.shortlist_size)
+
+
+def begin(
+    X, Y, counts, n_rows, n_final, *, sizes, residual, sampler, loss, n_members, batch_size,
+    device, n_threads, seed, passed_over, log, start=None, **training,
+):  # fmt: skip
+    """All that a run needs; the sampler finds what is wrong with its parameters first.
+
+    X : Rows or dense. Y : csr_array (n, L). counts : (L,), how many of `n_rows` rows carry each
+    label: those of Y, and of what was trained before. n_final : labels of the fitted model.
+    passed_over : for each member, rows that it does not visit. start : for each member, what it
+    goes on from: `Weights`, memory of Adagrad, and which labels they know, (L,) bool.
+    training : further parameters of `Trainer`.
+    """
+    seeds = [seed, *np.random.SeedSequence(seed).generate_state(n_members - 1).tolist()]
+    in_Y = np.bincount(Y.indices, minlength=Y.shape[1])
+    Y = Rows.of(Y, values=False)
+    problems = [
+        Problem(
+            Y=Y,
+            label_counts=in_Y,
+            n_columns=n_final,
+            batch_size=batch_size or int(np.clip((len(Y.indptr) - 1) // 64, 8, 128)),
+            random_state=member_seed,
+            n_threads=max(1, n_threads // n_members),
+            log=log if m == 0 else _no_log,
+        )
+        for m, member_seed in enumerate(seeds)
+    ]
+    begun = [
+        (clone(sampler, safe=False).begin(problem), clone(loss, safe=False).begin(problem))
+        for problem in problems
+    ]
+    log_odds = np.log((counts + 0.5) / (n_rows - counts + 0.5))
+    features = MemberTables(n_members, X.shape[1], sizes[0])
+    labels = MemberTables(n_members, len(counts), sizes[-1], n_final)
+    trainers = []
+    for m, (problem, (sampler, loss)) in enumerate(zip(problems, begun, strict=True)):
+        rng = np.random.default_rng(problem.random_state)
+        weights = Weights.initial(
+            X.shape[1], sizes, log_odds, rng, residual, features.members[m], labels.members[m]
+        )
+        memory = None
+        if start is not None:
+            before, memory, known = start[m]
+            weights.go_on_from(before, known)
+        trainers.append(
+            Trainer(
+                Network(weights, device), X, problem, sampler, loss,
+                passed_over=passed_over[m], memory=memory, **training,
+            )
+        )  # fmt: skip
+    return Ensemble(trainers, n_threads, device, features, labels)
+
+
+def _no_log(text):
+    """What members beside the first say."""

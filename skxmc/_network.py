@@ -94,6 +94,35 @@ class Weights:
             residual=residual,
         )
 
+    def split(self, n):
+        """The n members that were merged to this network: views, and labels to be multiplied by n.
+
+        Their label biases are the mean that is left of them.
+        """
+
+        def part(array, m):
+            return array[tuple(slice(m * s // n, (m + 1) * s // n) for s in array.shape)]
+
+        for m in range(n):
+            yield Weights(
+                features=np.array_split(self.features, n, axis=1)[m],
+                hidden=[part(a, m) for a in self.hidden],
+                hidden_biases=[part(a, m) for a in self.hidden_biases],
+                labels=np.array_split(self.labels, n, axis=1)[m],
+                label_biases=self.label_biases,
+                residual=None if self.residual is None else [part(a, m) for a in self.residual],
+            )
+
+    def go_on_from(self, before, known):
+        """Take over these weights; of the label table the rows known, (L,) bool, in order."""
+        self.features[:], self.labels[known] = before.features, before.labels
+        self.label_biases[known] = before.label_biases
+        pairs = [*zip(self.hidden, before.hidden, strict=True)]
+        pairs += zip(self.hidden_biases, before.hidden_biases, strict=True)
+        pairs += zip(self.residual or (), before.residual or (), strict=True)
+        for mine, theirs in pairs:
+            mine[:] = theirs
+
     def copy(self):
         """A copy that training does not touch."""
         return copy.deepcopy(self)

@@ -11,13 +11,13 @@ import scipy.sparse as sp
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from skxmc.metrics import propensities
+from skxmc.metrics._propensities import _of_counts
 
 _BINARIZE = "MultiLabelBinarizer(sparse_output=True) makes an indicator from lists of labels."
 
 
-def encode_targets(y):
-    """Turn y into an indicator.
+def encode_targets(y, classes=None):
+    """Turn y into an indicator; `classes`: those of the columns, where they are known before.
 
     Returns
     -------
@@ -28,10 +28,10 @@ def encode_targets(y):
         The container of y, which predictions will have too.
     """
     if sp.issparse(y):
-        return _indicator(sp.csr_array(y, copy=True)), np.arange(y.shape[1]), "sparse"
+        return _indicator(sp.csr_array(y, copy=True), classes), np.arange(y.shape[1]), "sparse"
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "biuf":
-        return _indicator(sp.csr_array(y)), np.arange(y.shape[1]), "dense"
+        return _indicator(sp.csr_array(y), classes), np.arange(y.shape[1]), "dense"
     if y.ndim == 2 and y.shape[1] > 1:
         raise ValueError(
             f"y must be a binary indicator matrix of 0 and 1, or 1-d classes. {_BINARIZE}"
@@ -39,44 +39,53 @@ def encode_targets(y):
     # Only of floats does it look at all values; of others, it would take many classes of few rows
     # each for a regression.
     check_classification_targets(y if y.dtype.kind == "f" else y[:20])
-    classes, at = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+    found, at = np.unique(column_or_1d(y, warn=True), return_inverse=True)
     n = len(at)
+    if classes is None:
+        classes = found
+    else:
+        new = found[~np.isin(found, classes)]
+        if new.size:
+            raise ValueError(
+                f"y has the class {new[0]!r}, which `classes` of the first call lacks."
+            )
+        at = np.searchsorted(classes, found)[at]
     Y = sp.csr_array(
         (np.ones(n, np.int8), at.astype(np.int32), np.arange(n + 1)), shape=(n, len(classes))
     )
     return Y, classes, "classes"
 
 
-def positive_weights(kind, Y):
+def positive_weights(kind, counts, n_rows):
     """How much a positive of each label weighs in the loss, (L,) float32, or None for all alike.
 
-    The weights have mean 1 over the positives of Y, so that the loss keeps its scale.
+    `counts` (L,): how many of `n_rows` rows carry each label. The weights have mean 1 over all
+    positives, so that the loss keeps its scale.
     """
     if kind is None:
         return None
-    counts = np.bincount(Y.indices, minlength=Y.shape[1])
     if isinstance(kind, Real) or (isinstance(kind, str) and kind == "propensity"):
-        weights = np.exp(tail_offsets(Y) * (1 if isinstance(kind, str) else kind))
+        weights = np.exp(tail_offsets(counts, n_rows) * (1 if isinstance(kind, str) else kind))
     elif isinstance(kind, str) and kind == "class-balanced":
         weights = 0.1 / (1 - 0.9 ** np.maximum(counts, 1))
     else:
         weights = np.asarray(kind, dtype=np.float64)
-        if weights.shape != (Y.shape[1],) or not (weights >= 0).all() or not weights.any():
+        if weights.shape != counts.shape or not (weights >= 0).all() or not weights.any():
             raise ValueError(
                 f"positive_weight={kind!r} must be None, 'propensity', 'class-balanced', a power "
-                f"of the propensity weights, or {Y.shape[1]} numbers >= 0, one for each label."
+                f"of the propensity weights, or {len(counts)} numbers >= 0, one for each label."
             )
     return (weights * (counts.sum() / (weights @ counts))).astype(np.float32)
 
 
-def tail_offsets(Y):
+def tail_offsets(counts, n_rows):
     """What the convex propensity-scored loss adds to a label's log-odds: log(2 / p - 1), (L,).
 
     The propensity model wants three rows; of fewer, all labels are alike.
     """
-    if Y.shape[0] < 3:
-        return np.zeros(Y.shape[1], np.float32)
-    return np.log(2 / propensities(Y) - 1).astype(np.float32)
+    if n_rows < 3:
+        return np.zeros(len(counts), np.float32)
+    return np.log(2 / _of_counts(counts, n_rows) - 1).astype(np.float32)
 
 
 def refuse_lists(y):
@@ -87,7 +96,9 @@ def refuse_lists(y):
             raise ValueError(f"y holds lists of labels. {_BINARIZE}")
 
 
-def _indicator(Y):
+def _indicator(Y, classes):
+    if classes is not None and Y.shape[1] != len(classes):
+        raise ValueError(f"y has {Y.shape[1]} columns, but there are {len(classes)} labels.")
     Y.sum_duplicates()
     Y.eliminate_zeros()
     wrong = np.flatnonzero(Y.data != 1)
@@ -96,6 +107,6 @@ def _indicator(Y):
             "y must be a binary indicator matrix: each entry 0 or 1. "
             f"Got the entry {Y.data[wrong[0]]!r}; binarise y first, e.g. (y > 0).astype(int)."
         )
-    if not Y.nnz:
+    if not Y.nnz and classes is None:
         raise ValueError("y has no label at all: every entry is 0. Nothing can be learnt from it.")
     return Y

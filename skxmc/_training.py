@@ -50,7 +50,7 @@ class Trainer:
     def __init__(
         self, network, X, problem, sampler, loss, *,
         n_epochs, learning_rate, dropout, positive_weights=None, schedule="linear",
-        passed_over=None,
+        passed_over=None, memory=None,
     ):  # fmt: skip
         self.network, self.X, self.Y = network, X, problem.Y
         self.sampler, self.loss = sampler, loss
@@ -68,12 +68,33 @@ class Trainer:
         self.rng = np.random.default_rng(seeds[0])
         network.prepare_training(self.rng)
         self.workers = [_Worker(network, problem.n_labels, seed) for seed in seeds[1:]]
+        if memory is not None:
+            self.recall(memory)
 
-    def epoch(self, number):
-        """Visit every row once; returns the mean loss of a row, and the active share of negatives.
+    def memory(self):
+        """What Adagrad remembers: squares of feature rows, label rows, label biases, dense weights.
 
-        The share is of negatives with a gradient, which a hinge has only inside its margin; None
-        for losses that always have one.
+        Several threads remember the dense weights each for itself; here, as the first does.
+        """
+        features, labels = self.network.features, self.network.labels
+        tensors = [features.squares, labels.squares, labels.bias_squares, *self.workers[0].squares]
+        return [tensor.detach().cpu().numpy() for tensor in tensors]
+
+    def recall(self, memory):
+        """Take over such memory."""
+        features, labels = self.network.features, self.network.labels
+        tables = [features.squares, labels.squares, labels.bias_squares]
+        for worker in self.workers:
+            for tensor, array in zip([*tables, *worker.squares], memory, strict=True):
+                tensor.copy_(torch.from_numpy(array))
+
+    def epoch(self, number, tick=None):
+        """Visit every row once; returns the mean loss of a row, and two facts of the negatives.
+
+        Hardness is the mean of a row's sum of their |d loss / d score|, which for the cross-entropy
+        is the probability that the network gives them. The active share is of those with a
+        gradient, which a hinge has only inside its margin; None for losses that always have one.
+        `tick()` is called after each step, by any thread, and ends the epoch by returning True.
         """
         self.sampler.start_epoch(number, self.n_epochs)
         order = self.sampler.order_rows(number, self, self.rng)
@@ -83,24 +104,35 @@ class Trainer:
             raise ValueError(f"order_rows of {self.sampler} must return each row once, or None.")
         order = order[self.visited[order]]
         due = [s for s in range(self.n_steps) if self.sampler.due(number, s)]
-        results = []
+        results, stopped = [], False
 
         def work(step):
+            nonlocal stopped
+            if stopped:
+                return
             rows = order[step * self.batch_size : (step + 1) * self.batch_size]
             worker = self.workers.pop()  # as many as threads
             results.append(self.step(worker, rows, number * self.n_steps + step))
             self.workers.append(worker)
+            if tick is not None and tick():
+                stopped = True
 
         for begin, end in itertools.pairwise(sorted({0, *due, self.n_steps})):
             if begin in due:
                 self.sampler.refresh(number, begin, self, order[begin * self.batch_size :])
             for_each(work, range(begin, end), self.n_threads)
-        loss, active, negatives = (sum(column) for column in zip(*results, strict=True))
+        n_rows, loss, hardness, active, negatives = (
+            sum(column) for column in zip(*results, strict=True)
+        )
         share = active / max(negatives, 1) if self.loss.reports_active else None
-        return loss / self.n_rows, share
+        return loss / n_rows, hardness / n_rows, share
 
     def step(self, worker, rows, number):
-        """Train on one batch; returns its loss, its active negatives and all its negatives."""
+        """Train on one batch; returns the sums that an epoch's results are made of.
+
+        Rows, loss, |d loss / d score| of the negatives, how many of them it is not 0 for, and how
+        many there are.
+        """
         rate = self.rate(number)
         net, rng = worker.network, worker.rng
         proposals = self.sampler.propose(rows, rng)
@@ -127,10 +159,10 @@ class Trainer:
         grad_inputs, *grads = torch.autograd.grad(hidden, [inputs, *net.parameters()], back)
         net.update_features(self.X, rows, grad_inputs, rate)
         worker.step_middle(grads, MIDDLE_RATE * rate)
-        if not self.loss.reports_active:
-            return value, 0, 0
-        p = shortlist.n_positives
-        return value, int((gradient[:, p:] != 0).sum()), int((weights[:, p:] > 0).sum())
+        slopes = gradient[:, shortlist.n_positives :]
+        n_negatives = int(np.count_nonzero(shortlist.weights[:, shortlist.n_positives :]))
+        active = int(slopes.count_nonzero()) if self.loss.reports_active else 0
+        return len(rows), value, float(slopes.abs().sum()), active, n_negatives
 
     def rate(self, number):
         """The learning rate of a step, counted from the start of the run."""

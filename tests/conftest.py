@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("MPLBACKEND", "Agg")  # doctests that draw open no windows
+
 import pytest
 from hypothesis import settings
 

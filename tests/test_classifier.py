@@ -790,8 +790,8 @@ def test_early_stopping_restores_the_best_weights(data, monkeypatch):
     monkeypatch.setattr(_classifier, "precision_at_k", mock.Mock(side_effect=told))
     epoch, seen = Trainer.epoch, []
 
-    def watched(self, number):
-        loss = epoch(self, number)
+    def watched(self, number, tick):
+        loss = epoch(self, number, tick)
         seen.append(self.network.weights().copy())
         return loss
 
@@ -823,7 +823,7 @@ def test_early_stopping_watches_precision_at_1_on_rows_that_it_does_not_train_on
     n_rows = []
     epoch = Trainer.epoch
     monkeypatch.setattr(
-        Trainer, "epoch", lambda self, number: n_rows.append(self.n_rows) or epoch(self, number)
+        Trainer, "epoch", lambda self, *args: n_rows.append(self.n_rows) or epoch(self, *args)
     )
     clf = xmc(early_stopping=True, validation_fraction=0.25, max_iter=3).fit(X, Y)
     assert set(n_rows) == {1500}
@@ -1041,7 +1041,7 @@ def test_clone_forgets_the_fit_and_keeps_the_parameters(data):
 
 @pytest.fixture
 def no_training(monkeypatch):
-    def epoch(self, number):
+    def epoch(self, number, tick):
         pytest.fail("training began")
 
     monkeypatch.setattr(Trainer, "epoch", epoch)
@@ -1362,10 +1362,10 @@ def test_positive_weights_follow_their_formulas_and_keep_the_mean_of_the_loss(da
         "own": list(range(1, len(counts) + 1)),
     }
     for kind, weights in slow.items():
-        found = positive_weights(np.array(weights) if kind == "own" else kind, Y)
+        found = positive_weights(np.array(weights) if kind == "own" else kind, counts, Y.shape[0])
         mean = sum(w * n for w, n in zip(weights, counts, strict=True)) / counts.sum()
         np.testing.assert_allclose(found, np.array(weights) / mean, rtol=1e-5)
-    assert positive_weights(None, Y) is None
+    assert positive_weights(None, counts, Y.shape[0]) is None
 
 
 def test_equal_positive_weights_change_nothing_and_a_heavy_label_is_ranked_higher(data):

@@ -99,7 +99,7 @@ def test_finish_gives_the_bits_of_a_merged_copy(n_estimators, data, monkeypatch)
     Y, finish, copies = sp.hstack([Y[:, :5] * 0, Y], "csr"), Ensemble.finish, []
 
     def watch(self, seen):
-        copies.append((Weights.merge(self.checkpoint()), seen))
+        copies.append((Weights.merge([weights for weights, _ in self.checkpoint()]), seen))
         return finish(self, seen)
 
     monkeypatch.setattr(Ensemble, "finish", watch)
@@ -227,7 +227,7 @@ def test_auto_chooses_by_rows_that_a_member_does_not_visit(n_estimators, data, m
         init(self, *args, **parameters)
 
     def keep(self, seen):  # the members, which `finish` makes one network
-        networks = [Network(weights) for weights in self.checkpoint()]
+        networks = [Network(weights) for weights, _ in self.checkpoint()]
         out = finish(self, seen)
         for trainer, network in zip(self.trainers, networks, strict=True):
             trainer.network = network

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from skxmc.datasets import make_xmc, save_xmc_file
 
@@ -18,6 +19,7 @@ TINY = ["--rows", "800", "--labels", "120", "--width", "8"]
 def run(monkeypatch, tmp_path, capsys):
     """Run a program; returns the rows of its table, which it also prints, as dicts."""
     monkeypatch.syspath_prepend(FOLDER)
+    get_reusable_executor().shutdown()  # workers of a test before know an older path
 
     def run(name, *options):
         importlib.import_module(name).main([*TINY, *options, "--output", str(tmp_path)])

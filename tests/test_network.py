@@ -199,7 +199,7 @@ def one_step(weights, X, kind, ends, dropout, monkeypatch):
     monkeypatch.setattr(_training, "make_shortlist", record_shortlist)
     monkeypatch.setattr(trainer, "_dropout", record_dropout)
     rows = np.random.default_rng(1).permutation(N_ROWS)[:8]
-    value, _, _ = trainer.step(worker, rows, 0)
+    _, value, *_ = trainer.step(worker, rows, 0)
     return network.weights(), value, rows, shortlists[0], masks
 
 

@@ -353,12 +353,12 @@ def test_in_batch_counts_of_few_rows_are_finite(n_rows):
         assert (proposal.log_expected <= 0).all()
 
 
-def test_without_a_number_half_of_few_labels_are_drawn_and_400_of_many():
+def test_without_a_number_half_of_few_labels_are_drawn_and_200_of_many():
     rng = np.random.default_rng(0)
     assert begun(UniformSampler()).propose(np.arange(2), rng).labels.shape == (10,)
     many = make_problem(sp.csr_array(np.ones((1, 2000))))
     sampler = clone(UniformSampler()).begin(many)
-    assert sampler.propose(np.arange(1), rng).labels.shape == (400,)
+    assert sampler.propose(np.arange(1), rng).labels.shape == (200,)
 
 
 @pytest.mark.parametrize("importance", [0.0, 0.5, 1.0])

@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from sklearn.base import clone
 
 from skxmc.losses import LOSSES
-from skxmc.samplers import SAMPLERS
+from skxmc.samplers import SAMPLERS, FrequencySampler, UniformSampler, make_sampler
 
 SUMS = [
     "in-batch+uniform",
@@ -31,6 +31,15 @@ SUMS = [
     "mips+clustered-in-batch+uniform",
     "label-embedding+in-batch+uniform",
 ]
+
+
+def with_draws(name, n):
+    """The sampler of a name, its random draws of n labels."""
+    sampler = make_sampler(name)
+    for part in (sampler, *sampler.get_params().values()):
+        if isinstance(part, (UniformSampler, FrequencySampler)):
+            part.set_params(n_negatives=n)
+    return sampler
 
 
 def fit_in_budget(budget, clf, X, X_test, Y, Y_test):
@@ -72,13 +81,15 @@ def main(argv=None):
     parser = make_parser(__doc__)
     parser.add_argument("--budget", type=float, default=20, help="CPU seconds of each fit")
     parser.add_argument("--samplers", nargs="+", default=[*SAMPLERS, *SUMS])
+    parser.add_argument("--draws", type=int, default=400, help="labels in a random draw")
     parser.add_argument("--losses", nargs="+", default=list(LOSSES), choices=list(LOSSES))
     args = parser.parse_args(argv)
     data = get_data(args)
 
     pairs = list(product(args.samplers, args.losses))
     classifiers = [
-        classifier(args, sampler=sampler, loss=loss, batch_size=128) for sampler, loss in pairs
+        classifier(args, sampler=with_draws(name, args.draws), loss=loss, batch_size=128)
+        for name, loss in pairs
     ]
     work = partial(fit_in_budget, args.budget)
     table = Table(

@@ -58,5 +58,10 @@ def propensities(Y_train, A=0.55, B=1.5, *, labels=None):
             "exceed 1."
         )
     frequency = np.bincount(y.indices, minlength=n_labels)  # (L,)
+    return _of_counts(frequency, n, A, B)
+
+
+def _of_counts(frequency, n, A=0.55, B=1.5):
+    """Propensities (L,) of labels that so many of n rows carry."""
     # (B + 1)^A (N_l + B)^-A in one power, so that a label seen once weighs exactly ln N.
     return 1 / (1 + (np.log(n) - 1) * ((B + 1) / (frequency + B)) ** A)

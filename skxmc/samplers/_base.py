@@ -260,9 +260,9 @@ def on_the_way(schedule, first, last, epoch, n_epochs):
     return first * (last / first) ** done
 
 
-def draw_size(problem, n):
-    """How many labels a random draw takes: n, or 400, or half of the labels where they are few."""
-    return problem.at_most(n or min(400, -(-problem.n_labels // 2)))
+def draw_size(problem, n, default=200):
+    """How many labels a random draw takes: n, or `default`, or half of them where they are few."""
+    return problem.at_most(n or min(default, -(-problem.n_labels // 2)))
 
 
 def draw_uniform(rng, n_labels, n, n_rows=None):

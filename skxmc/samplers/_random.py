@@ -43,7 +43,7 @@ class UniformSampler(_Weighted):
     Parameters
     ----------
     n_negatives : int or None, default=None
-        Labels for each row; None: 400, or half of the labels where there are fewer than 800.
+        Labels for each row; None: 200, or half of the labels where there are fewer than 400.
     shared : bool, default=True
         True: one draw for the whole batch, which turns a gather into a matrix product and is much
         the faster; False: a draw for each row, with replacement (repeats are masked).

@@ -53,7 +53,7 @@ class StochasticNegativeMining(Sampler):
         """See :meth:`Sampler.begin`."""
         super().begin(problem)
         check_schedule(self)
-        self._pool = draw_size(problem, self.pool_size)
+        self._pool = draw_size(problem, self.pool_size, default=400)
         self._last = problem.at_most(self.n_negatives or max(1, self._pool // 20))
         if self._last > self._pool:
             raise ValueError(

@@ -1,0 +1,78 @@
+"""What `fit` is given, in the forms that training works on."""
+
+import numpy as np
+import scipy.sparse as sp
+
+from skxmc._ends import Rows
+from skxmc._lazy import torch
+
+
+def sample_rows(n_rows, n_members, seed):
+    """For each member a twentieth of the rows, 4,000 in all; none where that would say little."""
+    n = min(4_000 // n_members, n_rows // 20)
+    rows = np.random.default_rng([seed, 1]).permutation(n_rows)
+    return [np.sort(rows[m * n : (m + 1) * n if n >= 50 else m * n]) for m in range(n_members)]
+
+
+def take(X, rows):
+    """Some of the rows."""
+    if not isinstance(X, Rows):
+        return X[rows]
+    data, indices, indptr = X.data, X.indices, X.indptr
+    return Rows.of(sp.csr_array((data, indices, indptr), shape=X.shape)[rows])
+
+
+def as_rows(X):
+    """Sparse X in the form of the kernels, dense X as float32; the user's X stays as it is."""
+    if not sp.issparse(X):
+        return np.asarray(X, dtype=np.float32)
+    # The order of a sum shows in its last bits, and so do stored zeros in it.
+    if not (X.has_canonical_format and X.data.all()):
+        X = X.copy()
+        X.sum_duplicates()
+        X.eliminate_zeros()
+    return Rows.of(X)
+
+
+def check_hidden_sizes(sizes):
+    """As a tuple of int."""
+    sizes = tuple(np.atleast_1d(sizes).tolist())
+    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
+        raise ValueError(
+            f"hidden_layer_sizes={sizes!r} must hold one or more positive integers, e.g. (512,)."
+        )
+    return sizes
+
+
+def rate_factors(learning_rate, n_epochs):
+    """A name, or the factors of the epochs."""
+    if isinstance(learning_rate, str):
+        return learning_rate
+    try:
+        factors = np.asarray(learning_rate, dtype=float)
+    except (TypeError, ValueError):
+        factors = np.empty(0)
+    if factors.shape != (n_epochs,) or not (np.isfinite(factors) & (factors >= 0)).all():
+        raise ValueError(
+            f"learning_rate={learning_rate!r} must be 'linear', 'constant', or hold a factor of at "
+            f"least 0 for each of the max_iter={n_epochs} epochs."
+        )
+    return factors
+
+
+_DEVICES = "'auto', 'cpu', 'cuda' or 'cuda:1'."
+
+
+def find_device(name):
+    """The torch device of a name; "auto" takes a GPU where there is one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device={name!r} is unknown: {_DEVICES}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={name!r} is not supported: {_DEVICES}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={name!r}: torch finds no GPU here. Use device='auto' or 'cpu'.")
+    return name
