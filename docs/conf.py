@@ -1,6 +1,11 @@
 """Sphinx configuration."""
 
+import sys
+from pathlib import Path
+
 import skxmc
+
+sys.path.insert(0, str(Path(__file__).parent))  # sphinx-gallery imports `conf.in_order`
 
 project = "skxmc"
 author = copyright = "The skxmc developers"
@@ -10,7 +15,18 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "numpydoc",
+    "sphinx_gallery.gen_gallery",
 ]
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/gallery",
+    "gallery_dirs": "gallery",
+    "within_subsection_order": "conf.in_order",
+    "abort_on_example_error": True,
+    "matplotlib_animations": False,
+    "show_signature": False,
+    "download_all_examples": False,
+    "min_reported_time": 3600,  # seconds of a shared machine say little
+}
 html_theme = "pydata_sphinx_theme"
 html_title = "skxmc"
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
@@ -21,3 +37,11 @@ autosummary_generate = True
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 autodoc_default_options = {"members": True, "inherited-members": False}
+
+_ORDER = """quickstart raw_text compare_samplers grid_search tail_labels dense_embeddings
+own_sampler inspection persistence""".split()
+
+
+def in_order(name):
+    """Place of a gallery script: from the first steps to the special."""
+    return _ORDER.index(Path(name).stem.removeprefix("plot_"))

@@ -2,12 +2,21 @@
 
 ``XMCClassifier`` chooses among thousands to millions of labels; ``skxmc.samplers`` holds its
 negative samplers, ``skxmc.losses`` its losses, ``skxmc.metrics`` precision@k and its
-propensity-scored form with scorers for model selection, ``skxmc.displays`` pictures of a fit,
-``skxmc.datasets`` readers, writers and a generator of data.
+propensity-scored form with scorers, ``skxmc.model_selection`` cross-validation and splits for a
+sparse y, ``skxmc.displays`` pictures of a fit, ``skxmc.datasets`` readers, writers and a generator
+of data.
 """
 
-from skxmc import datasets, displays, losses, metrics, samplers
+from skxmc import datasets, displays, losses, metrics, model_selection, samplers
 from skxmc._classifier import XMCClassifier
 
-__all__ = ["XMCClassifier", "datasets", "displays", "losses", "metrics", "samplers"]
+__all__ = [
+    "XMCClassifier",
+    "datasets",
+    "displays",
+    "losses",
+    "metrics",
+    "model_selection",
+    "samplers",
+]
 __version__ = "0.1.0.dev0"

@@ -23,6 +23,7 @@ PUBLIC = (
     "skxmc.metrics",
     "skxmc.datasets",
     "skxmc.displays",
+    "skxmc.model_selection",
     "skxmc.presets",
 )
 
@@ -31,10 +32,12 @@ LEVELS = {
     "_lazy": -1,
     "_callbacks": 0,
     "_kernels": 0,
+    "_stratify": 0,
     "_threads": 0,
     "losses": 1,
     "metrics": 0,
     "datasets": 0,
+    "model_selection": 1,
     "_centroids": 1,
     "_ends": 1,
     "_targets": 1,
