@@ -8,9 +8,11 @@ of data.
 """
 
 from skxmc import datasets, displays, losses, metrics, model_selection, samplers
+from skxmc._checkpoint import Checkpoint
 from skxmc._classifier import XMCClassifier
 
 __all__ = [
+    "Checkpoint",
     "XMCClassifier",
     "datasets",
     "displays",

@@ -1,41 +1,48 @@
 """XMCClassifier: parameters, targets, fit, and prediction in scikit-learn's terms."""
 
-import time
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skxmc._callbacks import CallbackSupportMixin, Tasks
-from skxmc._choices import choose_fusion, choose_tail_bias
-from skxmc._ensemble import begin
+from skxmc._callbacks import CallbackSupportMixin
+from skxmc._checkpoint import Checkpoint, CheckpointFile
+from skxmc._fitting import Fitting
+from skxmc._format import FORMAT, own_version, refuse_newer
 from skxmc._index import ExactIndex
 from skxmc._inputs import (
     as_rows,
-    check_hidden_sizes,
     find_device,
     rate_factors,
     sample_rows,
-    take,
 )
-from skxmc._network import Network, Weights
-from skxmc._prediction import as_csr, probabilities
+from skxmc._interrupt import Interrupt, all_or_nothing
+from skxmc._network import Network
+from skxmc._prediction import Ranking, as_csr, probabilities
 from skxmc._predictor import UNSEEN, Kept, Predictor
-from skxmc._targets import encode_targets, positive_weights, refuse_lists, tail_offsets
+from skxmc._targets import count_labels, encode_targets
 from skxmc._threads import count_threads
-from skxmc.losses import Loss, make_loss
+from skxmc._typing import MatrixLike
+from skxmc.losses import Loss
 from skxmc.metrics import precision_at_k
-from skxmc.samplers import Sampler, make_sampler
+from skxmc.samplers import Sampler
 
 
-class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Extreme multi-label classifier: a neural network over thousands to millions of labels.
 
     A multi-layer perceptron over sparse (TF-IDF) or dense (embedding) rows, with one weight vector
@@ -103,6 +110,10 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     warm_start : bool, default=False
         Whether `fit` of a fitted estimator goes on from its weights, for `max_iter` more epochs, on
         rows of the same features and labels, old rows or new.
+    checkpoint : str, os.PathLike, Checkpoint or None, default=None
+        Folder, or a :class:`skxmc.Checkpoint`: `fit` writes there how far it is, at the end of each
+        epoch, and one that was killed or interrupted goes on from there if it is called again, with
+        one thread to the same bits. A fit that ends empties the folder. None: nothing is written.
     device : str, default="auto"
         "cpu", "cuda", "cuda:1" ..., or "auto": a GPU where torch finds one, else the CPU.
     n_jobs : int or None, default=None
@@ -216,6 +227,7 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
+        "checkpoint": [str, os.PathLike, Checkpoint, None],
         "device": [str],
         "n_jobs": [
             Interval(Integral, 1, None, closed="left"),
@@ -226,31 +238,34 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "verbose": ["verbose"],
     }
 
+    classes_: NDArray[Any]
+
     def __init__(
         self,
-        sampler="clustered-in-batch+uniform",
-        loss="bce",
+        sampler: str | Sampler = "clustered-in-batch+uniform",
+        loss: str | Loss = "bce",
         *,
-        hidden_layer_sizes=(512,),
-        n_estimators=2,
-        max_iter=10,
-        batch_size=None,
-        positive_weight=0.5,
-        tail_bias="auto",
-        residual=False,
-        learning_rate="linear",
-        learning_rate_init=0.1,
-        dropout=0.5,
-        late_fusion=None,
-        top_k=None,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=3,
-        warm_start=False,
-        device="auto",
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
+        hidden_layer_sizes: int | Sequence[int] | NDArray[np.integer] = (512,),
+        n_estimators: int = 2,
+        max_iter: int = 10,
+        batch_size: int | None = None,
+        positive_weight: Literal["propensity", "class-balanced"] | float | ArrayLike | None = 0.5,
+        tail_bias: float | Literal["auto"] = "auto",
+        residual: bool = False,
+        learning_rate: Literal["linear", "constant"] | ArrayLike = "linear",
+        learning_rate_init: float = 0.1,
+        dropout: float = 0.5,
+        late_fusion: float | Literal["auto"] | None = None,
+        top_k: int | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        warm_start: bool = False,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ):
         self.sampler = sampler
         self.loss = loss
@@ -270,6 +285,7 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.device = device
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -278,8 +294,13 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     # -- fit -------------------------------------------------------------------------------------
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    @all_or_nothing
+    def fit(self, X: MatrixLike, y: MatrixLike) -> Self:
         """Train on rows X and their labels y.
+
+        Ctrl-C ends the fit early and in order: unless that was in the first epoch, the estimator is
+        then fitted with what it had learnt, which the KeyboardInterrupt tells. After any other
+        error it is what it was before.
 
         Parameters
         ----------
@@ -299,13 +320,20 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ValueError
             If X or y hold NaN or infinity, y is not a binary indicator or has no label at all, the
             numbers of rows differ, a parameter or the sampler's name is invalid, or the sampler
-            asks for more negatives than there are labels. Nothing is trained then.
+            asks for more negatives than there are labels, or `checkpoint` holds a file of another
+            fit. Nothing is trained then. If training diverges.
+        OSError
+            If the folder of `checkpoint` cannot be written to.
         """
         go_on = self.warm_start and self._is_fitted()
         X, y = self._validate(X, y, reset=not go_on)
         Y, classes, kind = encode_targets(y, self.classes_ if go_on else None)
         factors = rate_factors(self.learning_rate, self.max_iter)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        saved = None
+        if self.checkpoint is not None:
+            saved = CheckpointFile(self.checkpoint)
+            seed = saved.check(self._parameters(), self.random_state, self.max_iter, seed, X, Y)
         held_out, passed_over, rows = None, None, X
         if self.early_stopping or self.late_fusion == "auto":
             rows, X_held, Y, Y_held = train_test_split(
@@ -320,21 +348,38 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             held_out = as_rows(X_held), Y_held
         elif self.tail_bias == "auto" and kind != "classes":
             passed_over = sample_rows(X.shape[0], self.n_estimators, seed)
-        counts = np.bincount(Y.indices, minlength=Y.shape[1])
+        counts = count_labels(Y)
         ensemble, seen = self._begin(
             rows, Y, counts, rows.shape[0], seed, factors, self.max_iter, go_on, passed_over
         )
         self.classes_, self._kind = (self.classes_ if go_on else classes), kind
         tasks = self._start(ensemble, seen, X, y, go_on)
-        self._train(ensemble, held_out if self.early_stopping else None, seen, tasks)
-        self._choose_tail_bias(ensemble, held_out, seen, Y)
-        self._store(ensemble, seen)
-        self._choose_fusion(held_out)
+        with Interrupt() as interrupt:
+            watched = held_out if self.early_stopping else None
+            self._train(ensemble, watched, seen, tasks, interrupt, saved)
+            self._choose_tail_bias(ensemble, held_out, seen, Y)
+            self._store(ensemble, seen)
+            self._choose_fusion(held_out)
         tasks.end()
+        if saved and interrupt.how is None:
+            saved.remove()
+        interrupt.end(saved)
         return self
 
+    def _holds_no_rows_out(self):
+        """Whether there is a `partial_fit`."""
+        if self.early_stopping or self.late_fusion == "auto":
+            raise AttributeError(
+                "partial_fit holds no rows out: set early_stopping=False and late_fusion to a "
+                f"number or None. Got early_stopping={self.early_stopping} and "
+                f"late_fusion={self.late_fusion!r}."
+            )
+        return True
+
+    @available_if(_holds_no_rows_out)
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, classes=None):
+    @all_or_nothing
+    def partial_fit(self, X: MatrixLike, y: MatrixLike, classes: ArrayLike | None = None) -> Self:
         """Train on some rows of a stream: visit each once, from the weights of the call before.
 
         Each call copies the model, looks up hard negatives anew and clusters its rows, so give it
@@ -357,15 +402,10 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            As in `fit`; if `classes` is missing, or differs from the first call's; or if
-            `early_stopping` or `late_fusion="auto"` would hold rows out.
+            As in `fit`; or if `classes` is missing, or differs from the first call's.
+        AttributeError
+            If `early_stopping` or ``late_fusion="auto"`` would hold rows out.
         """
-        if self.early_stopping or self.late_fusion == "auto":
-            raise ValueError(
-                "partial_fit holds no rows out: set early_stopping=False and late_fusion to a "
-                f"number or None. Got early_stopping={self.early_stopping} and "
-                f"late_fusion={self.late_fusion!r}."
-            )
         go_on = self._is_fitted()
         X, y = self._validate(X, y, reset=not go_on)
         if classes is not None:
@@ -377,7 +417,7 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         elif classes is None and y.ndim == 1:
             raise ValueError("classes must be passed on the first call to partial_fit.")
         Y, columns, kind = encode_targets(y, classes)
-        counts = np.bincount(Y.indices, minlength=Y.shape[1])
+        counts = count_labels(Y)
         if not go_on and not Y.nnz:
             raise ValueError("y has no label at all: every entry is 0. Begin with rows that do.")
         n_rows, n_before = X.shape[0], 0
@@ -393,208 +433,17 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if self.tail_bias != "auto":
             self.tail_bias_ = self.tail_bias
         tasks = self._start(ensemble, seen, X, y, go_on)
-        self._train(ensemble, None, seen, tasks)
-        self._store(ensemble, seen)
+        with Interrupt() as interrupt:
+            self._train(ensemble, None, seen, tasks, interrupt)
+            self._store(ensemble, seen)
         self.late_fusion_ = self.late_fusion
         tasks.end()
+        interrupt.end()
         return self
-
-    def _is_fitted(self):
-        return hasattr(self, "label_weights_")
-
-    def _validate(self, X, y, reset):
-        refuse_lists(y)
-        return validate_data(
-            self, X, y, accept_sparse="csr", dtype=[np.float32, np.float64], multi_output=True,
-            reset=reset,
-        )  # fmt: skip
-
-    def _begin(self, X, Y, counts, n_rows, seed, schedule, n_epochs, go_on, passed_over=None):
-        """An ensemble ready to train on X and Y, and which labels its columns are.
-
-        A label without a row is no use as a negative either: train on those that have one.
-        `counts` (L,) of labels and `n_rows` include the rows trained before.
-        """
-        sizes, device = check_hidden_sizes(self.hidden_layer_sizes), find_device(self.device)
-        known = self.label_biases_ > UNSEEN if go_on else np.zeros(len(counts), bool)
-        seen = np.flatnonzero(known | (counts > 0))
-        weights = positive_weights(self.positive_weight, counts, n_rows)
-        # A GPU is busy with one stream of batches.
-        n_threads = 1 if device != "cpu" else count_threads(self.n_jobs, X.shape[0], 10_000)
-        ensemble = begin(
-            as_rows(X), Y[:, seen], counts[seen], n_rows, len(counts),
-            sizes=sizes, residual=self.residual,
-            sampler=make_sampler(self.sampler), loss=make_loss(self.loss),
-            n_members=self.n_estimators, batch_size=self.batch_size,
-            device=device, n_threads=n_threads, seed=seed, log=self._log,
-            passed_over=passed_over or [None] * self.n_estimators,
-            start=self._members(sizes, seen, known) if go_on else None,
-            n_epochs=n_epochs, learning_rate=self.learning_rate_init, schedule=schedule,
-            dropout=self.dropout, positive_weights=None if weights is None else weights[seen],
-        )  # fmt: skip
-        self.label_counts_, self.n_samples_seen_ = counts, n_rows
-        self.tail_offsets_ = tail_offsets(counts, n_rows)
-        return ensemble, seen
-
-    def _members(self, sizes, seen, known):
-        """The members of the fitted network, to train on: see `start` of `begin`."""
-        n = self.n_estimators
-        wide = self._weights(self.label_biases_)
-        found = tuple(len(b) for b in self.hidden_biases_), self.residual_ is not None
-        if found != (tuple(n * size for size in sizes), self.residual):
-            raise ValueError(
-                f"The fitted network has hidden layers of {found[0]} units for all members, and "
-                f"residual={found[1]}; n_estimators={n}, hidden_layer_sizes={sizes} and "
-                f"residual={self.residual} ask for another. Set them back, or fit a clone."
-            )
-        rows = seen[known[seen]]
-        start = []
-        for m, part in enumerate(wide.split(n)):
-            part = replace(
-                part, labels=part.labels[rows] * np.float32(n),
-                label_biases=part.label_biases[rows],
-            )  # fmt: skip
-            features, labels, biases, *dense = (array[m] for array in self._memory)
-            start.append((part, [features, labels[seen], biases[seen], *dense], known[seen]))
-        return start
-
-    def _start(self, ensemble, seen, X, y, go_on):
-        """Begin the curves, or go on with them; the callbacks, if any, hear that a fit begins."""
-        if not go_on:
-            self.loss_curve_, self.hardness_curve_, self.epoch_seconds_ = [], [], []
-            self.active_fraction_ = [] if ensemble.reports_active else None
-            self.validation_scores_ = [] if self.early_stopping else None
-        if self.early_stopping and self.validation_scores_ is None:  # from now on
-            self.validation_scores_ = []
-        if ensemble.reports_active and self.active_fraction_ is None:
-            self.active_fraction_ = []
-
-        def fitted():
-            embeddings = self._embeddings(ensemble)
-            weights = ensemble.network().weights()
-            return {
-                "tail_bias_": 0.0 if self.tail_bias == "auto" else self.tail_bias,
-                "late_fusion_": None if self.late_fusion == "auto" else self.late_fusion,
-                **self._attributes(ensemble, weights, seen, embeddings),
-            }
-
-        return Tasks(self, X, y, ensemble.trainers[0].n_epochs, ensemble.n_steps, fitted)
-
-    def _train(self, ensemble, held_out, seen, tasks):
-        """Run the epochs; where rows are held out, go back to the weights of the best.
-
-        `seen` says which labels the trainers' columns are.
-        """
-        best, checkpoint, since = -1.0, None, 0
-        n_epochs = ensemble.trainers[0].n_epochs
-        for epoch in range(n_epochs):
-            start = time.perf_counter()
-            with tasks.epoch() as tick:
-                loss, hardness, active = ensemble.epoch(epoch, tick)
-            self.loss_curve_.append(loss)
-            self.hardness_curve_.append(hardness)
-            if active is not None:
-                self.active_fraction_.append(active)
-            self.epoch_seconds_.append(time.perf_counter() - start)
-            if held_out:
-                X_held, Y_held = held_out
-                labels, _ = ensemble.predictor().topk(X_held, Y_held.shape[0], 1)
-                score = precision_at_k(Y_held, seen[labels], k=1)
-                self.validation_scores_.append(score)
-                since = 0 if score > best else since + 1
-                if score > best:
-                    checkpoint = None  # room for the next
-                    best, checkpoint = score, ensemble.checkpoint()
-            self._log(self._progress(epoch, n_epochs, ensemble.n_rows))
-            if since >= self.n_iter_no_change:
-                self._log(f"precision@1 has not risen for {since} epochs: stopped")
-                break
-            if tasks.stopped:
-                self._log("a callback stopped the fit")
-                break
-        self.n_iter_ = len(self.loss_curve_)
-        if checkpoint:
-            ensemble.restore(checkpoint)
-
-    def _progress(self, epoch, n_epochs, n_rows):
-        seconds = self.epoch_seconds_[-1]
-        held = f"  held-out P@1 {self.validation_scores_[-1]:.4f}" if self.early_stopping else ""
-        active = f"  active {self.active_fraction_[-1]:.1%}" if self.active_fraction_ else ""
-        return (
-            f"epoch {epoch + 1:3d}/{n_epochs}  loss {self.loss_curve_[-1]:8.4f}{active}{held}"
-            f"  {seconds:6.1f} s  {n_rows / seconds:9,.0f} rows/s"
-        )
-
-    def _log(self, text):
-        if self.verbose:
-            print(f"[XMCClassifier] {text}", flush=True)
-
-    def _store(self, ensemble, seen):
-        """Keep what predicts, and what Adagrad remembers, as fitted attributes."""
-        self._memory = ensemble.memory(seen, len(self.classes_))
-        embeddings = self._embeddings(ensemble)
-        weights = ensemble.finish(seen)
-        for name, value in self._attributes(ensemble, weights, seen, embeddings).items():
-            setattr(self, name, value)
-
-    def _embeddings(self, ensemble):
-        if self.late_fusion is None and ensemble.shortlist_size is None:
-            return None
-        return ensemble.embeddings()
-
-    def _attributes(self, ensemble, weights, seen, embeddings):
-        """The fitted attributes that predict, with a row for each label, seen or not."""
-        n_labels = len(self.classes_)
-
-        def spread(array, fill):
-            if array is None or len(array) == n_labels:
-                return array
-            out = np.full((n_labels, *array.shape[1:]), fill, np.float32)
-            out[seen] = array
-            return out
-
-        return {
-            "feature_weights_": weights.features,
-            "hidden_weights_": weights.hidden,
-            "hidden_biases_": weights.hidden_biases,
-            "residual_": weights.residual,
-            "label_weights_": spread(weights.labels, 0),
-            "label_biases_": spread(weights.label_biases, UNSEEN),
-            "label_embeddings_": spread(embeddings, 0),
-            "shortlist_size_": ensemble.shortlist_size,
-            "_kept": Kept(),
-        }
-
-    def _choose_tail_bias(self, ensemble, held_out, seen, Y):
-        """Choose the tail bias by rows held out, or that one member has not visited."""
-        self.tail_bias_ = 0.0 if self.tail_bias == "auto" else self.tail_bias
-        if self.tail_bias != "auto":
-            return
-        if held_out is not None:
-            held_out = [(ensemble.predictor(), *held_out)]
-        else:
-            held_out = [
-                (ensemble.predictor(slice(m, m + 1)), take(trainer.X, rows), Y[rows])
-                for m, trainer in enumerate(ensemble.trainers)
-                if len(rows := np.flatnonzero(~trainer.visited))
-            ]
-        if held_out:
-            self.tail_bias_ = choose_tail_bias(held_out, self.tail_offsets_[seen], seen)
-            self._log(f"tail bias: {self.tail_bias_}")
-
-    def _choose_fusion(self, held_out):
-        """Choose the weight of late fusion by the rows held out, where that is asked for."""
-        self.late_fusion_ = self.late_fusion
-        if self.late_fusion == "auto":
-            X, Y = held_out
-            n = min(5, len(self.classes_))
-            rankings = self._predictor(X, self.tail_bias_).rankings(X, Y.shape[0], n)
-            self.late_fusion_ = choose_fusion(rankings, Y)
-            self._log(f"late fusion: beta {self.late_fusion_}")
 
     # -- predict ---------------------------------------------------------------------------------
 
-    def predict_topk(self, X, k=5):
+    def predict_topk(self, X: MatrixLike, k: int = 5) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Rank the k best labels of each row.
 
         Parameters
@@ -619,7 +468,7 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         labels, scores = self._rank(X, k)
         return self.classes_[labels], scores
 
-    def _rank(self, X, k, plain=False):
+    def _rank(self, X: Any, k: int, plain: bool = False) -> Ranking:
         """Rank by what is there to rank by; `plain`: by the classifier's scores alone."""
         if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
             raise ValueError(f"k={k!r} must be an integer of at least 1.")
@@ -629,7 +478,7 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         bias = self.tail_bias_ if self.tail_bias == "auto" else self.tail_bias
         return self._predictor(X, bias).topk(X, X.shape[0], k, self.late_fusion_)
 
-    def decision_function(self, X):
+    def decision_function(self, X: MatrixLike) -> NDArray[np.float32] | sp.csr_array:
         """Logits of the labels.
 
         Parameters
@@ -653,7 +502,7 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             return scores[:, 1] - scores[:, 0]
         return scores
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: MatrixLike) -> NDArray[np.float32] | sp.csr_array:
         """Probabilities of the labels.
 
         For an indicator y each label's own (the sigmoid of its logit); for a 1-d y a distribution
@@ -681,7 +530,7 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             scores[block] -= logsumexp(every, axis=1, keepdims=True)
         return as_csr(labels, np.exp(scores), len(self.classes_))
 
-    def predict(self, X):
+    def predict(self, X: MatrixLike) -> NDArray[Any] | sp.csr_array:
         """Predict the labels of a probability above one half, or the best class for a 1-d y.
 
         Parameters
@@ -700,7 +549,7 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         out = sp.vstack([sp.csr_array((0, len(self.classes_)), dtype=np.int64), *parts], "csr")
         return out if self._kind == "sparse" else out.toarray()
 
-    def score(self, X, y):
+    def score(self, X: MatrixLike, y: MatrixLike) -> float:
         """Precision@1: the share of rows whose best label is one of theirs.
 
         For a 1-d y this is accuracy.
@@ -749,11 +598,20 @@ class XMCClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             ExactIndex().build(labels.weights, labels.biases),
         )
 
-    def _weights(self, biases):
-        return Weights(
-            self.feature_weights_, self.hidden_weights_, self.hidden_biases_,
-            self.label_weights_, biases, self.residual_,
-        )  # fmt: skip
+    def __getstate__(self):
+        """What pickle, joblib and skops store: all but what predictions make anew."""
+        state = {**super().__getstate__(), "_skxmc_format": FORMAT, "_skxmc_version": own_version()}
+        state.pop("_kept", None)
+        return state
+
+    def __setstate__(self, state):
+        """Refuse what a newer skxmc has stored in a form that this one does not know."""
+        state = dict(state)
+        form, written_by = state.pop("_skxmc_format", 1), state.pop("_skxmc_version", None)
+        refuse_newer(form, written_by, "The pickled XMCClassifier")
+        if "_kind" in state:
+            self._kept = Kept()
+        super().__setstate__(state)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

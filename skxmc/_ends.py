@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from skxmc._lazy import torch
 
@@ -30,7 +32,7 @@ class Rows(NamedTuple):
     shape: tuple
 
     @classmethod
-    def of(cls, matrix, values=True):
+    def of(cls, matrix: sp.csr_array, values: bool = True) -> Rows:
         """Take over a canonical scipy CSR matrix, copying only arrays of another dtype."""
         return cls(
             matrix.indptr.astype(np.int64, copy=False),
@@ -49,7 +51,7 @@ class Table:
     squares: torch.Tensor | None = None  # (n,): mean squared gradient of the row, summed
     bias_squares: torch.Tensor | None = None  # (n,) or (0,)
 
-    def prepare_training(self):
+    def prepare_training(self) -> None:
         """Start from a small sum of squares: else a first gradient of any size is a full step."""
         self.squares = torch.full_like(self.weights[:, 0], FIRST_SQUARES)
         self.bias_squares = torch.full_like(self.biases, FIRST_SQUARES)
@@ -69,7 +71,7 @@ class CompiledEnds:
         self._kernels = _kernels
         self._slots = {}
 
-    def slot(self, n):
+    def slot(self, n: int) -> NDArray[np.int32]:
         """Scratch for grouping by table row: n times -1, and so again after each kernel."""
         if n not in self._slots:
             self._slots[n] = np.full(n, -1, np.int32)
@@ -81,19 +83,19 @@ class CompiledEnds:
         return matrix.indptr[rows], matrix.indptr[rows + 1], matrix.indices, matrix.data
 
     @staticmethod
-    def padded_places(ids, coefficients=None):
+    def padded_places(ids: NDArray[np.int32], coefficients: torch.Tensor | None = None) -> tuple:
         """The entries of a (B, r) array of ids, -1 where there is none."""
         starts = np.arange(len(ids), dtype=np.int64) * ids.shape[1]
         flat = None if coefficients is None else coefficients.reshape(-1).numpy()
         return starts, starts + ids.shape[1], ids.reshape(-1), flat
 
-    def gather_sum(self, places, table):
+    def gather_sum(self, places: tuple, table: Table) -> torch.Tensor:
         """out[i] = sum of coefficient * weights[id] over the places of row i, (B, width)."""
         out = torch.empty(len(places[0]), table.weights.shape[1])
         self._kernels.gather_sum(*places, table.weights.numpy(), out.numpy())
         return out
 
-    def gather_dot(self, places, hidden, table):
+    def gather_dot(self, places: tuple, hidden: torch.Tensor, table: Table) -> torch.Tensor:
         """weights[id] . hidden[i] + biases[id] for each place, (n_places,); 0 where id is -1."""
         starts, ends, ids, _ = places
         out = torch.empty(len(ids))
@@ -101,7 +103,9 @@ class CompiledEnds:
         self._kernels.gather_dot(starts, ends, ids, hidden.numpy(), weights, biases, out.numpy())
         return out
 
-    def scatter(self, places, source, table, rate, skip=0.0):
+    def scatter(
+        self, places: tuple, source: torch.Tensor, table: Table, rate: float, skip: float = 0.0
+    ) -> None:
         """Update weights[id] by the sum of coefficient * source[i] over the places of the id.
 
         Places of a coefficient smaller than `skip` are passed over.
@@ -121,7 +125,7 @@ class CompiledEnds:
 class TorchEnds:
     """The same in plain torch, on any device."""
 
-    def __init__(self, device="cpu"):
+    def __init__(self, device: str | torch.device = "cpu"):
         self.device = torch.device(device)
 
     def _move(self, array, dtype):
@@ -136,28 +140,32 @@ class TorchEnds:
         ids = self._move(matrix.indices[at], np.int64)
         return len(rows), row, ids, self._move(matrix.data[at], np.float32)
 
-    def padded_places(self, ids, coefficients=None):
+    def padded_places(
+        self, ids: NDArray[np.int32], coefficients: torch.Tensor | None = None
+    ) -> tuple:
         """The entries of a (B, r) array of ids, -1 where there is none."""
         n, r = ids.shape
         row = torch.arange(n, device=self.device).repeat_interleave(r)
         flat = None if coefficients is None else coefficients.reshape(-1)
         return n, row, self._move(ids.reshape(-1), np.int64), flat
 
-    def gather_sum(self, places, table):
+    def gather_sum(self, places: tuple, table: Table) -> torch.Tensor:
         """out[i] = sum of coefficient * weights[id] over the places of row i, (B, width)."""
         n_rows, row, ids, coefficients = places
         out = torch.zeros(n_rows, table.weights.shape[1], device=self.device)
         coefficients = coefficients * (ids >= 0)
         return out.index_add_(0, row, table.weights[ids.clamp(min=0)] * coefficients[:, None])
 
-    def gather_dot(self, places, hidden, table):
+    def gather_dot(self, places: tuple, hidden: torch.Tensor, table: Table) -> torch.Tensor:
         """weights[id] . hidden[i] + biases[id] for each place, (n_places,); 0 where id is -1."""
         _, row, ids, _ = places
         safe = ids.clamp(min=0)
         scores = (table.weights[safe] * hidden[row]).sum(1) + table.biases[safe]
         return scores * (ids >= 0)
 
-    def scatter(self, places, source, table, rate, skip=0.0):
+    def scatter(
+        self, places: tuple, source: torch.Tensor, table: Table, rate: float, skip: float = 0.0
+    ) -> None:
         """Update weights[id] by the sum of coefficient * source[i] over the places of the id."""
         _, row, ids, coefficients = places
         keep = (ids >= 0) & (coefficients.abs() >= skip)

@@ -9,6 +9,7 @@ from skxmc._centroids import label_centroids, unit_rows
 from skxmc._ends import FIRST_SQUARES, Rows
 from skxmc._network import Network, Weights
 from skxmc._predictor import Predictor
+from skxmc._targets import count_labels
 from skxmc._threads import blocks, for_each
 from skxmc._training import Trainer
 from skxmc.samplers import Problem
@@ -64,19 +65,29 @@ class Ensemble:
         """Steps of all members in an epoch."""
         return sum(trainer.n_steps for trainer in self.trainers)
 
-    def epoch(self, number, tick=None):
+    @property
+    def n_done(self):
+        """How many of them the last epoch has done, which may have been stopped."""
+        return sum(trainer.n_done for trainer in self.trainers)
+
+    @property
+    def n_bytes(self):
+        """Memory of the weights that are large."""
+        return self.features.members.nbytes + self.labels.members.nbytes
+
+    def epoch(self, number, tick=None, stop=None):
         """Visit every row once; returns the members' mean of what `Trainer.epoch` returns."""
         if len(self.trainers) == 1:
-            return self.trainers[0].epoch(number, tick)
+            return self.trainers[0].epoch(number, tick, stop)
         results = {}
 
         def work(m):
-            results[m] = self.trainers[m].epoch(number, tick)
+            results[m] = self.trainers[m].epoch(number, tick, stop)
 
         members = range(len(self.trainers))
         for_each(work, members, min(self.n_threads, len(members)))
         losses, hardness, active = zip(*(results[m] for m in members), strict=True)
-        share = float(np.mean(active)) if self.reports_active else None
+        share = None if None in active else float(np.mean(active))
         return float(np.mean(losses)), float(np.mean(hardness)), share
 
     def finish(self, seen):
@@ -111,6 +122,20 @@ class Ensemble:
         weights = [trainer.network.weights() for trainer in self.trainers]
         return Network(Weights.merge(weights), self.device)
 
+    def get_state(self):
+        """What the next epoch depends on, of each member: see `Trainer.get_state`."""
+        return [trainer.get_state() for trainer in self.trainers]
+
+    def set_state(self, states):
+        """Go on from such states, which may come one by one."""
+        for trainer, state in zip(self.trainers, states, strict=True):
+            trainer.set_state(state)
+
+    def check_weights(self):
+        """ValueError where a weight is not finite."""
+        for trainer in self.trainers:
+            trainer.check_weights()
+
     def checkpoint(self):
         """A copy of the members' weights, and of what their Adagrad remembers."""
         return [
@@ -124,6 +149,23 @@ class Ensemble:
             trainer.network = Network(weights, self.device)
             trainer.network.prepare_training(trainer.rng)
             trainer.recall(memory)
+
+    def go_back(self, epoch, best, last, saved):
+        """From an epoch cut short to a complete one, if it is at hand; returns to which.
+
+        best, last : what `checkpoint` returned, or None. saved : the checkpoint file, or None.
+        """
+        if best is not None:
+            self.restore(best)
+            return "and goes back to its best epoch"
+        if last is not None:
+            self.restore(last)
+        elif saved is not None and saved.epoch == epoch:
+            with saved.naming():
+                self.set_state(saved.load()["members"])
+        else:
+            return f"and keeps {self.n_done / self.n_steps:.0%} of that epoch beside those before"
+        return f"and goes back to the end of epoch {epoch}"
 
     def embeddings(self):
         """Unit label embeddings (L, H): each member's sampler places its own centroids."""
@@ -154,7 +196,7 @@ def begin(
     training : further parameters of `Trainer`.
     """
     seeds = [seed, *np.random.SeedSequence(seed).generate_state(n_members - 1).tolist()]
-    in_Y = np.bincount(Y.indices, minlength=Y.shape[1])
+    in_Y = count_labels(Y)
     Y = Rows.of(Y, values=False)
     problems = [
         Problem(

@@ -1,6 +1,7 @@
 """torch, imported when it is first used: it takes longer to import than all the rest together."""
 
 import importlib
+from typing import TYPE_CHECKING
 
 
 class _Lazy:
@@ -11,4 +12,7 @@ class _Lazy:
         return getattr(importlib.import_module(self._name), attribute)
 
 
-torch = _Lazy("torch")
+if TYPE_CHECKING:
+    import torch as torch
+else:
+    torch = _Lazy("torch")

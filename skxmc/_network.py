@@ -8,12 +8,17 @@ Rows meet the feature table, and hidden vectors the label table, in the ends of 
 them lies plain torch with autograd.
 """
 
+from __future__ import annotations
+
 import copy
 import itertools
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
 from skxmc._ends import CompiledEnds, Rows, Table, TorchEnds
@@ -32,12 +37,19 @@ class Weights:
     hidden_biases: list  # [(H0,), (H1,), ...]
     labels: np.ndarray  # (L, H)
     label_biases: np.ndarray  # (L,)
-    residual: tuple | None = None  # R (H, H), r (H,); R has spectral norm 1
+    residual: Sequence[np.ndarray] | None = None  # R (H, H), r (H,); R has spectral norm 1
 
     @classmethod
     def initial(
-        cls, n_features, sizes, label_log_odds, rng, residual=False, features=None, labels=None
-    ):
+        cls,
+        n_features: int,
+        sizes: tuple[int, ...],
+        label_log_odds: np.ndarray,
+        rng: np.random.Generator,
+        residual: bool = False,
+        features: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+    ) -> Weights:
         """Random weights; label biases at the labels' log-odds, or training starts by finding them.
 
         The feature table is N(0, 0.07): rows of unit length give hidden units of that scale,
@@ -94,7 +106,7 @@ class Weights:
             residual=residual,
         )
 
-    def split(self, n):
+    def split(self, n: int) -> Iterator[Weights]:
         """The n members that were merged to this network: views, and labels to be multiplied by n.
 
         Their label biases are the mean that is left of them.
@@ -113,7 +125,7 @@ class Weights:
                 residual=None if self.residual is None else [part(a, m) for a in self.residual],
             )
 
-    def go_on_from(self, before, known):
+    def go_on_from(self, before: Weights, known: NDArray[np.bool_]) -> None:
         """Take over these weights; of the label table the rows known, (L,) bool, in order."""
         self.features[:], self.labels[known] = before.features, before.labels
         self.label_biases[known] = before.label_biases
@@ -123,7 +135,7 @@ class Weights:
         for mine, theirs in pairs:
             mine[:] = theirs
 
-    def copy(self):
+    def copy(self) -> Weights:
         """A copy that training does not touch."""
         return copy.deepcopy(self)
 
@@ -131,19 +143,21 @@ class Weights:
 class Network:
     """Weights on a device, with the ends that suit it; on the CPU it shares memory with them."""
 
-    def __init__(self, weights, device="cpu"):
+    def __init__(self, weights: Weights, device: str | torch.device = "cpu"):
         self.device = torch.device(device)
         none = np.empty(0, np.float32)
-        self.features = Table(self._tensor(weights.features), self._tensor(none))
-        self.labels = Table(self._tensor(weights.labels), self._tensor(weights.label_biases))
-        self.hidden_weights = [self._tensor(a) for a in weights.hidden]
-        self.hidden_biases = [self._tensor(a) for a in weights.hidden_biases]
-        self.residual = [self._tensor(a) for a in weights.residual or ()]
+        self.features = Table(self.tensor(weights.features), self.tensor(none))
+        self.labels = Table(self.tensor(weights.labels), self.tensor(weights.label_biases))
+        self.hidden_weights = [self.tensor(a) for a in weights.hidden]
+        self.hidden_biases = [self.tensor(a) for a in weights.hidden_biases]
+        self.residual = [self.tensor(a) for a in weights.residual or ()]
         self.top_direction = None  # (H,): in a run, left singular vector of R, which steps keep up
-        self._kept = None  # the shared labels of a step, and their rows as they were before it
+        self._kept: tuple | None = (
+            None  # the shared labels of a step, and their rows as they were before it
+        )
         self.ends = CompiledEnds() if self.device.type == "cpu" else TorchEnds(self.device)
 
-    def _tensor(self, array):
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
         """A tensor over the array's memory, read-only memory maps included: predicting only reads.
 
         torch warns of read-only memory, since a tensor could be written to.
@@ -153,19 +167,19 @@ class Network:
             return torch.from_numpy(np.asarray(array, dtype=np.float32)).to(self.device)
 
     @property
-    def n_labels(self):
+    def n_labels(self) -> int:
         """Rows of the label table."""
         return len(self.labels.weights)
 
-    def prepare_training(self, rng):
+    def prepare_training(self, rng: np.random.Generator) -> None:
         """What optimiser and spectral norm remember, at their start."""
         self.features.prepare_training()
         self.labels.prepare_training()
         if self.residual:
             start = rng.standard_normal(len(self.residual[1]), dtype=np.float32)
-            self.top_direction = self._tensor(start / np.linalg.norm(start))
+            self.top_direction = self.tensor(start / np.linalg.norm(start))
 
-    def weights(self):
+    def weights(self) -> Weights:
         """The weights as arrays; they share memory where the network is on the CPU."""
 
         def array(tensor):
@@ -180,11 +194,11 @@ class Network:
             (array(self._residual_matrix()), array(self.residual[1])) if self.residual else None,
         )
 
-    def parameters(self):
+    def parameters(self) -> list[torch.Tensor]:
         """The dense weights between the ends."""
         return [*self.hidden_weights, *self.hidden_biases, *self.residual]
 
-    def replica(self):
+    def replica(self) -> Network:
         """The same weights in the same memory, for one thread to train with.
 
         Autograd refuses a backward pass through a weight that was updated in place since the
@@ -201,7 +215,7 @@ class Network:
 
     # -- forward -------------------------------------------------------------------------------
 
-    def embed(self, X, rows):
+    def embed(self, X: Rows | np.ndarray, rows: np.ndarray) -> torch.Tensor:
         """Rows x feature table, (B, H0)."""
         if isinstance(X, Rows):
             return self.ends.gather_sum(self.ends.places(X, rows), self.features)
@@ -210,7 +224,9 @@ class Network:
     def _dense(self, X, rows):
         return torch.from_numpy(X[rows]).to(self.device)  # fancy indexing copies
 
-    def middle(self, inputs, dropout=None):
+    def middle(
+        self, inputs: torch.Tensor, dropout: Callable[[torch.Size], torch.Tensor] | None = None
+    ) -> torch.Tensor:
         """Hidden vectors (B, H). `dropout(shape)` gives the mask of a layer, scaled to mean 1."""
         x = inputs + self.hidden_biases[0]
         x = torch.relu(x) if dropout is None else torch.relu(x) * dropout(x.shape)
@@ -239,12 +255,12 @@ class Network:
                 self.top_direction.copy_(left)
         return matrix / (left @ (matrix @ right))
 
-    def hidden(self, X, rows):
+    def hidden(self, X: Rows | np.ndarray, rows: np.ndarray) -> torch.Tensor:
         """Hidden vectors for prediction, (B, H)."""
         with torch.no_grad():
             return self.middle(self.embed(X, rows))
 
-    def scores(self, hidden, shortlist):
+    def scores(self, hidden: torch.Tensor, shortlist: Any) -> torch.Tensor:
         """Scores of the shortlist, (B, r + s): a row's own labels, then those that all rows share.
 
         The rows' own are dots with table rows in place; the shared ones are one matrix product.
@@ -280,7 +296,9 @@ class Network:
 
     # -- backward ------------------------------------------------------------------------------
 
-    def update_labels(self, hidden, gradient, shortlist, rate):
+    def update_labels(
+        self, hidden: torch.Tensor, gradient: torch.Tensor, shortlist: Any, rate: float
+    ) -> torch.Tensor:
         """Move the label rows against d loss / d scores (B, r + s); returns d loss / d hidden."""
         r = shortlist.labels.shape[1]
         own = self.ends.padded_places(shortlist.labels, gradient[:, :r].contiguous())
@@ -295,7 +313,9 @@ class Network:
         self._kept = None
         return out
 
-    def update_features(self, X, rows, gradient, rate):
+    def update_features(
+        self, X: Rows | np.ndarray, rows: np.ndarray, gradient: torch.Tensor, rate: float
+    ) -> None:
         """Move the feature rows of these rows against d loss / d inputs (B, H0)."""
         if isinstance(X, Rows):
             self.ends.scatter(self.ends.places(X, rows), gradient, self.features, rate)
@@ -305,7 +325,9 @@ class Network:
         self.ends.update_rows(every, self._dense(X, rows).T @ gradient, none, self.features, rate)
 
 
-def hidden_vectors(network, X, rows, n_threads, block=512):
+def hidden_vectors(
+    network: Network, X: Rows | np.ndarray, rows: np.ndarray, n_threads: int, block: int = 512
+) -> torch.Tensor:
     """Hidden vectors of many rows for prediction, (len(rows), H)."""
     width = network.labels.weights.shape[1]
     out = torch.empty(len(rows), width, device=network.device)

@@ -1,20 +1,36 @@
 """What a fitted network says of new rows, block by block: no (n, L) matrix unless asked for."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 from scipy.special import expit, log_expit, softmax
 
+from skxmc._ends import Rows
 from skxmc._index import ExactIndex
 from skxmc._lazy import torch
-from skxmc._network import hidden_vectors
+from skxmc._network import Network, hidden_vectors
 from skxmc._threads import blocks
+
+Ranking: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]  # labels, scores: (n, k) each
 
 FUSED = 100  # labels of either ranking that late fusion knows
 _ROWS = 8192  # rows whose hidden vectors exist at a time
 _CELLS = 2**24  # scores that exist at a time where all labels are needed: 64 MB
 
 
-def rank(network, X, n_rows, k, n_threads, index=None):
+def rank(
+    network: Network,
+    X: Rows | np.ndarray,
+    n_rows: int,
+    k: int,
+    n_threads: int,
+    index: ExactIndex | None = None,
+) -> Ranking:
     """The k best labels of each row: labels (n, k) int64 and scores (n, k) float32, best first.
 
     `index`: built over the network's labels before, which spares single rows its making.
@@ -29,14 +45,22 @@ def rank(network, X, n_rows, k, n_threads, index=None):
     return labels, scores
 
 
-def rank_by_cosine(network, embeddings, seen, X, n_rows, k, n_threads):
+def rank_by_cosine(
+    network: Network,
+    embeddings,
+    seen: NDArray[np.bool_],
+    X: Rows | np.ndarray,
+    n_rows: int,
+    k: int,
+    n_threads: int,
+) -> Ranking:
     """The k labels whose unit embeddings (L, H) are nearest: labels (n, k) and cosines (n, k).
 
     `seen` (L,) says which labels have an embedding; the others are not ranked: where fewer than k
     are left, the label is -1 and the cosine minus infinity.
     """
     labels, cosines = np.empty((n_rows, k), np.int64), np.empty((n_rows, k), np.float32)
-    embeddings = torch.from_numpy(embeddings).to(network.device)
+    embeddings = network.tensor(embeddings)
     biases = torch.from_numpy(np.where(seen, 0, -np.inf).astype(np.float32)).to(network.device)
     index = ExactIndex(n_threads=n_threads).build(embeddings, biases)
     for block in blocks(n_rows, _ROWS):
@@ -45,7 +69,9 @@ def rank_by_cosine(network, embeddings, seen, X, n_rows, k, n_threads):
     return labels, cosines
 
 
-def rank_among(network, labels, X, n_threads):
+def rank_among(
+    network: Network, labels: NDArray[np.int64], X: Rows | np.ndarray, n_threads: int
+) -> Ranking:
     """Rank each row's own labels (n, m) by their scores: labels (n, m) and scores (n, m)."""
     scores = np.empty(labels.shape, np.float32)
     for block in blocks(len(labels), _ROWS):
@@ -57,7 +83,7 @@ def rank_among(network, labels, X, n_threads):
     return np.take_along_axis(labels, order, 1), np.take_along_axis(scores, order, 1)
 
 
-def fuse(ranking, other, beta, k):
+def fuse(ranking: Ranking, other: Ranking, beta: float, k: int) -> Ranking:
     """Late fusion of two rankings, (labels, scores) each; the k best labels and their sums.
 
     The sum of beta times the sigmoid of the first ranking's score and 1 - beta times that of the
@@ -81,7 +107,9 @@ def fuse(ranking, other, beta, k):
     return np.take_along_axis(labels, best, 1), np.take_along_axis(sums, best, 1).astype(np.float32)
 
 
-def dense_scores(network, X, n_threads):
+def dense_scores(
+    network: Network, X: Rows | np.ndarray, n_threads: int
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Blocks of rows and their scores of all labels: yields (slice, (B, L) float32)."""
     table = network.labels
     for block in blocks(X.shape[0], max(1, min(_ROWS, _CELLS // network.n_labels))):
@@ -89,7 +117,7 @@ def dense_scores(network, X, n_threads):
         yield block, torch.addmm(table.biases, hidden, table.weights.T).cpu().numpy()
 
 
-def as_csr(labels, values, n_labels):
+def as_csr(labels: NDArray[np.int64], values: NDArray[np.float32], n_labels: int) -> sp.csr_array:
     """Rankings (n, k) as csr_array (n, n_labels) with ascending indices."""
     n, k = labels.shape
     order = np.argsort(labels, axis=1)
@@ -105,7 +133,7 @@ def as_csr(labels, values, n_labels):
     return out
 
 
-def probabilities(scores, kind):
+def probabilities(scores: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
     """Independent sigmoids, strictly inside (0, 1); softmax of a row where y was 1-d classes."""
     if kind == "classes":
         return softmax(scores, axis=1)

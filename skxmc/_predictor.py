@@ -1,12 +1,19 @@
 """A fitted model as prediction sees it: network, label embeddings and what they confine."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from skxmc._ends import Rows
 from skxmc._index import ExactIndex
 from skxmc._network import Network
-from skxmc._prediction import FUSED, dense_scores, fuse, rank, rank_among, rank_by_cosine
+from skxmc._prediction import FUSED, Ranking, dense_scores, fuse, rank, rank_among, rank_by_cosine
+from skxmc._threads import FEW_ROWS, alone
 
 # Score of a label that cannot be ranked by one: behind every trained score whatever the scale of X,
 # and far enough from the end of float32 to be summed.
@@ -28,8 +35,13 @@ class Predictor:
     shortlist_size: int | None = None
     index: ExactIndex | None = None
 
-    def topk(self, X, n_rows, k, beta=None):
+    def topk(self, X: Rows | np.ndarray, n_rows: int, k: int, beta: float | None = None) -> Ranking:
         """The k best labels: labels (n, k) int64, scores (n, k) float32; beta: of late fusion."""
+        if n_rows <= FEW_ROWS and self.network.device.type == "cpu":
+            return alone(lambda: replace(self, n_threads=1)._topk(X, n_rows, k, beta))
+        return self._topk(X, n_rows, k, beta)
+
+    def _topk(self, X, n_rows, k, beta):
         if beta is None and not self._confined(k):
             return rank(self.network, X, n_rows, k, self.n_threads, self.index)
         by_score, by_cosine = self.rankings(X, n_rows, k)
@@ -37,7 +49,7 @@ class Predictor:
             return by_score[0][:, :k], by_score[1][:, :k]
         return fuse(by_score, by_cosine, beta, k)
 
-    def rankings(self, X, n_rows, k):
+    def rankings(self, X: Rows | np.ndarray, n_rows: int, k: int) -> tuple[Ranking, Ranking]:
         """What late fusion adds up: at least k labels by score and by cosine, a pair each."""
         n = self._confined(k) or min(max(k, FUSED), len(self.seen))
         near = rank_by_cosine(
@@ -47,7 +59,7 @@ class Predictor:
             return rank_among(self.network, near[0], X, self.n_threads), near
         return rank(self.network, X, n_rows, n, self.n_threads, self.index), near
 
-    def dense(self, X):
+    def dense(self, X: Rows | np.ndarray) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Blocks of rows and their scores of all labels: yields (slice, (B, L) float32)."""
         confined = self._confined(1)
         if confined:
@@ -79,7 +91,7 @@ class Kept:
     def __init__(self):
         self._last = None
 
-    def get(self, parts, make):
+    def get(self, parts: tuple, make: Callable[[], Any]) -> Any:
         """The value kept if it was made of these very parts, else ``make()``."""
         last = self._last  # another thread may keep something else meanwhile
         if last is None or not all(a is b for a, b in zip(last[0], parts, strict=True)):

@@ -1,9 +1,13 @@
 """The shortlist, the currency between samplers, network and losses: positives + negatives."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from skxmc._ends import Rows
 from skxmc._lazy import torch
 
 MAX_POSITIVES = 256  # of a row in one visit; rows of more have others drawn at the next
@@ -26,7 +30,14 @@ class Shortlist:
     pools: list  # [(columns, k)]: of these columns, only the k highest-scoring count
 
 
-def make_shortlist(Y, rows, proposals, rng, slot, max_positives=MAX_POSITIVES):
+def make_shortlist(
+    Y: Rows,
+    rows: np.ndarray,
+    proposals: list,
+    rng: np.random.Generator,
+    slot: NDArray[np.int32],
+    max_positives: int = MAX_POSITIVES,
+) -> Shortlist:
     """Positives + negatives -> shortlist, with accidental hits and repeats masked.
 
     A row of more than `max_positives` labels is trained on that many of them, drawn anew at each
@@ -82,7 +93,7 @@ def _spread(values, sizes):
     return np.concatenate(parts)
 
 
-def keep_hardest(shortlist, scores):
+def keep_hardest(shortlist: Shortlist, scores: torch.Tensor) -> tuple[Shortlist, torch.Tensor]:
     """Reduce each pool to the k highest-scoring labels of each row (stochastic negative mining).
 
     They become the row's own, so that the backward pass touches k labels and not the pool.
@@ -96,24 +107,24 @@ def keep_hardest(shortlist, scores):
     )  # (B, r + s)
     weights = torch.from_numpy(shortlist.weights).to(scores.device)
     rest = np.ones(scores.shape[1], bool)
-    labels, kept_weights, kept_scores, log_expected = [], [], [], []
+    kept_labels, kept_weights, kept_scores, zeros = [], [], [], []
     for columns, k in shortlist.pools:
         rest[columns] = False
         at = torch.from_numpy(columns).to(scores.device)
         candidates = scores[:, at].masked_fill(weights[:, at] == 0, -torch.inf)
         best = at[candidates.topk(min(k, len(columns)), dim=1).indices]  # (B, k)
         where = best.cpu().numpy()
-        labels.append(np.take_along_axis(every, where, 1))
+        kept_labels.append(np.take_along_axis(every, where, 1))
         kept_weights.append(np.take_along_axis(shortlist.weights, where, 1))
         kept_scores.append(scores.gather(1, best))
-        log_expected.append(np.zeros(where.shape[1], np.float32))
+        zeros.append(np.zeros(where.shape[1], np.float32))
     own, common = np.flatnonzero(rest[:r]), np.flatnonzero(rest[r:]) + r
     before, expected = shortlist.weights, shortlist.log_expected
-    labels = np.concatenate([shortlist.labels[:, own], *labels], axis=1)
+    labels = np.concatenate([shortlist.labels[:, own], *kept_labels], axis=1)
     weights = np.concatenate([before[:, own], *kept_weights, before[:, common]], axis=1)
     labels[weights[:, : labels.shape[1]] == 0] = -1
     scores = torch.cat([scores[:, own], *kept_scores, scores[:, common]], 1)
-    log_expected = np.concatenate([expected[own], *log_expected, expected[common]])
+    log_expected = np.concatenate([expected[own], *zeros, expected[common]])
     shared = shortlist.shared[common - r]
     n = shortlist.n_positives
     return Shortlist(labels, shared, n, weights, log_expected, []), scores

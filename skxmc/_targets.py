@@ -22,13 +22,14 @@ def encode_targets(y, classes=None):
     Returns
     -------
     Y : csr_array of shape (n, L)
-        Without explicit zeros, indices sorted and distinct; owns its memory.
+        Without explicit zeros, indices sorted and distinct; a sparse y that is so is not copied,
+        since it may lie on disk.
     classes : ndarray of shape (L,)
     kind : {"sparse", "dense", "classes"}
         The container of y, which predictions will have too.
     """
     if sp.issparse(y):
-        return _indicator(sp.csr_array(y, copy=True), classes), np.arange(y.shape[1]), "sparse"
+        return _indicator(sp.csr_array(y), classes), np.arange(y.shape[1]), "sparse"
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "biuf":
         return _indicator(sp.csr_array(y), classes), np.arange(y.shape[1]), "dense"
@@ -54,6 +55,28 @@ def encode_targets(y, classes=None):
         (np.ones(n, np.int8), at.astype(np.int32), np.arange(n + 1)), shape=(n, len(classes))
     )
     return Y, classes, "classes"
+
+
+def count_labels(Y):
+    """How many rows carry each label of an indicator, (L,) int64."""
+    counts = np.zeros(Y.shape[1], np.int64)
+    for part in _parts(Y.indices):  # numpy would make all of them int64 at once
+        counts += np.bincount(part, minlength=len(counts))
+    return counts
+
+
+def select_labels(Y, labels):
+    """Columns of an indicator that hold all its entries, ascending; Y itself where that is all."""
+    if len(labels) == Y.shape[1]:
+        return Y
+    place = np.zeros(Y.shape[1], np.int32)
+    place[labels] = np.arange(len(labels))
+    indices = np.empty(Y.nnz, np.int32)
+    for part, out in zip(_parts(Y.indices), _parts(indices), strict=True):
+        out[:] = place[part]
+    Y = sp.csr_array((Y.data, indices, Y.indptr), shape=(Y.shape[0], len(labels)))
+    Y.has_canonical_format = True
+    return Y
 
 
 def positive_weights(kind, counts, n_rows):
@@ -96,17 +119,25 @@ def refuse_lists(y):
             raise ValueError(f"y holds lists of labels. {_BINARIZE}")
 
 
+def _parts(array, size=2**22):
+    """Views of a long array, for work whose result should not be as long."""
+    return [array[start : start + size] for start in range(0, len(array), size)]
+
+
 def _indicator(Y, classes):
     if classes is not None and Y.shape[1] != len(classes):
         raise ValueError(f"y has {Y.shape[1]} columns, but there are {len(classes)} labels.")
-    Y.sum_duplicates()
-    Y.eliminate_zeros()
-    wrong = np.flatnonzero(Y.data != 1)
-    if wrong.size:
-        raise ValueError(
-            "y must be a binary indicator matrix: each entry 0 or 1. "
-            f"Got the entry {Y.data[wrong[0]]!r}; binarise y first, e.g. (y > 0).astype(int)."
-        )
+    if not (Y.has_canonical_format and Y.data.all()):
+        Y = Y.copy()
+        Y.sum_duplicates()
+        Y.eliminate_zeros()
+    for part in _parts(Y.data):
+        wrong = part[part != 1]
+        if wrong.size:
+            raise ValueError(
+                "y must be a binary indicator matrix: each entry 0 or 1. "
+                f"Got the entry {wrong[0]!r}; binarise y first, e.g. (y > 0).astype(int)."
+            )
     if not Y.nnz and classes is None:
         raise ValueError("y has no label at all: every entry is 0. Nothing can be learnt from it.")
     return Y

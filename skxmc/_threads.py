@@ -1,14 +1,18 @@
 """Threads of our own, each with a single-threaded torch; the caller's settings stay as they are."""
 
+from __future__ import annotations
+
 import itertools
 import os
 import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from skxmc._lazy import torch
 
 
-def count_threads(n_jobs, n_rows, n_enough):
+def count_threads(n_jobs: int | None, n_rows: int, n_enough: int) -> int:
     """Resolve `n_jobs`: None is as many as the process may use, one where the data is small.
 
     torch's own count respects OMP_NUM_THREADS and so the limits that joblib sets in its workers.
@@ -23,7 +27,7 @@ def count_threads(n_jobs, n_rows, n_enough):
 FEW_ROWS = 16  # of which the work is done sooner than a thread is started
 
 
-def for_each(work, items, n_threads):
+def for_each(work: Callable[[Any], object], items: Iterable[Any], n_threads: int) -> None:
     """Call work(item) for each item, drawn in order by the threads; the first error is raised.
 
     `items` may be any iterable; a thread takes the next item when it is free. An interrupt or an
@@ -59,10 +63,7 @@ def for_each(work, items, n_threads):
             default = getattr(_OURS, "default", None) or torch.get_num_threads()
             futures = [pool.submit(drain) for _ in range(n_threads)]
             ready.wait()
-            # Put the default back; from a thread of its own, since it would be the caller's too.
-            restore = threading.Thread(target=torch.set_num_threads, args=(default,))
-            restore.start()
-            restore.join()
+            _restore(default)
         try:
             for future in futures:
                 future.result()
@@ -70,12 +71,42 @@ def for_each(work, items, n_threads):
             stop.set()
 
 
+def alone(work: Callable[[], Any]) -> Any:
+    """Return work(), called in a kept thread of ours: for what is done sooner than one is started.
+
+    In the caller's thread torch would share out even a single row's work, and wait for a busy core.
+    """
+    if hasattr(_OURS, "default"):
+        return work()
+    pid = os.getpid()
+    if pid not in _KEPT:  # threads do not survive a fork
+        _KEPT.clear()
+        _KEPT[pid] = ThreadPoolExecutor(os.cpu_count() or 1, "skxmc", initializer=_begin_alone)
+    return _KEPT[pid].submit(work).result()
+
+
+def _begin_alone():
+    with _STARTING:
+        default = torch.get_num_threads()
+        torch.set_num_threads(1)
+        _restore(default)
+    _OURS.default = default
+
+
+def _restore(default):
+    """Put torch's default back, which one of our threads has changed for itself and new threads."""
+    restore = threading.Thread(target=torch.set_num_threads, args=(default,))
+    restore.start()  # a thread of its own, since it would be the caller's too
+    restore.join()
+
+
 _END = object()
+_KEPT: dict[int, ThreadPoolExecutor] = {}  # by process
 _OURS = threading.local()  # in our threads: the default that they found
 _STARTING = threading.Lock()  # so that nobody takes another caller's momentary 1 for the default
 
 
-def blocks(n, size):
+def blocks(n: int, size: int) -> list[slice]:
     """Slices of at most `size` that cover range(n)."""
     edges = itertools.chain(range(0, n, size), [n])
     return [slice(a, b) for a, b in itertools.pairwise(edges)] if n else []

@@ -5,18 +5,25 @@ gives the same bits at each run.
 """
 
 import itertools
+import math
+from contextlib import nullcontext
 
 import numpy as np
 
+from skxmc._ends import Rows
 from skxmc._lazy import torch
+from skxmc._mapped import MappedOrder
 from skxmc._network import hidden_vectors
 from skxmc._shortlist import MAX_POSITIVES, keep_hardest, make_shortlist
-from skxmc._threads import for_each
+from skxmc._threads import blocks, for_each
 from skxmc.samplers import Proposal
 
 # The dense weights between the tables move in every step, a table row in few: at the rate of the
 # tables they would run ahead of them (stackexchange4: P@1 53 instead of 61).
 MIDDLE_RATE = 0.1
+
+# A mean loss of a label so large is no loss of a network that learns: its scores have exploded.
+MOST = 1e6
 
 
 class _Worker:
@@ -64,6 +71,7 @@ class Trainer:
             self.visited[passed_over] = False
         self.n_rows = int(self.visited.sum())
         self.n_steps = -(-self.n_rows // self.batch_size)  # in an epoch
+        self.n_done = 0  # of the steps of the running epoch, or of the last
         seeds = np.random.SeedSequence(problem.random_state).spawn(self.n_threads + 1)
         self.rng = np.random.default_rng(seeds[0])
         network.prepare_training(self.rng)
@@ -86,46 +94,135 @@ class Trainer:
         tables = [features.squares, labels.squares, labels.bias_squares]
         for worker in self.workers:
             for tensor, array in zip([*tables, *worker.squares], memory, strict=True):
-                tensor.copy_(torch.from_numpy(array))
+                tensor.copy_(torch.tensor(array))
 
-    def epoch(self, number, tick=None):
+    def get_state(self):
+        """All that the next epoch depends on, for a checkpoint: arrays, Generators and the like."""
+        return {
+            "tensors": [tensor.detach().cpu().numpy() for tensor in self._tensors()],
+            "squares": [[a.cpu().numpy() for a in worker.squares] for worker in self.workers],
+            "rngs": [self.rng, *(worker.rng for worker in self.workers)],
+            "sampler": self.sampler.get_state(),
+        }
+
+    def set_state(self, state):
+        """Go on from such a state, by as many threads as there are now; ValueError if it misfits.
+
+        Threads that it has not heard of remember of the dense weights what the first does.
+        """
+        tensors = self._tensors()
+        arrays, squares, rngs = list(state["tensors"]), state["squares"], state["rngs"]
+        for i, worker in enumerate(self.workers):
+            tensors += worker.squares
+            arrays += squares[i if i < len(squares) else 0]
+        for tensor, array in zip(tensors, arrays, strict=True):
+            if tuple(tensor.shape) != array.shape or array.dtype != np.float32:
+                raise ValueError(
+                    f"an array is {array.dtype} of shape {array.shape}, where this fit has float32 "
+                    f"of {tuple(tensor.shape)}"
+                )
+            tensor.copy_(torch.from_numpy(array))
+        for rng, stored in zip([self.rng, *(w.rng for w in self.workers)], rngs, strict=False):
+            rng.bit_generator.state = stored.bit_generator.state
+        self.sampler.set_state(state["sampler"])
+
+    def _tensors(self):
+        """What training moves, and its threads share."""
+        net, out = self.network, []
+        for table in (net.features, net.labels):
+            out += [table.weights, table.biases, table.squares, table.bias_squares]
+        if net.top_direction is not None:
+            out.append(net.top_direction)
+        return [*out, *net.parameters()]
+
+    def epoch(self, number, tick=None, stop=None):
         """Visit every row once; returns the mean loss of a row, and two facts of the negatives.
 
         Hardness is the mean of a row's sum of their |d loss / d score|, which for the cross-entropy
         is the probability that the network gives them. The active share is of those with a
         gradient, which a hinge has only inside its margin; None for losses that always have one.
-        `tick()` is called after each step, by any thread, and ends the epoch by returning True.
+        `tick()` is called after each step, by any thread, and ends the epoch by returning True;
+        `stop()` before each, and ends it too. ValueError if the loss explodes.
         """
+        self.n_done = 0
+        if stop is not None and stop():
+            return math.nan, math.nan, None
         self.sampler.start_epoch(number, self.n_epochs)
         order = self.sampler.order_rows(number, self, self.rng)
+        mapped, window = MappedOrder.of(self.X), None
         if order is None:
-            order = self.rng.permutation(len(self.visited))
+            order = mapped.draw(self.rng) if mapped else self.rng.permutation(len(self.visited))
         elif not np.array_equal(np.sort(order), np.arange(len(self.visited))):
             raise ValueError(f"order_rows of {self.sampler} must return each row once, or None.")
+        elif mapped:  # rows from everywhere: a page of the disk holds more than one
+            window = mapped.mixed // 8
         order = order[self.visited[order]]
         due = [s for s in range(self.n_steps) if self.sampler.due(number, s)]
         results, stopped = [], False
 
         def work(step):
             nonlocal stopped
-            if stopped:
+            if stopped or (stop is not None and stop()):
+                stopped = True
                 return
-            rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+            first = step * self.batch_size
+            reach(first - begin * self.batch_size)
+            rows = order[first : first + self.batch_size]
             worker = self.workers.pop()  # as many as threads
             results.append(self.step(worker, rows, number * self.n_steps + step))
             self.workers.append(worker)
-            if tick is not None and tick():
+            diverged = not math.isfinite(results[-1][1])  # no use to look up or cluster by NaN
+            if diverged or (tick is not None and tick()):
                 stopped = True
 
         for begin, end in itertools.pairwise(sorted({0, *due, self.n_steps})):
+            if stopped:
+                break
             if begin in due:
                 self.sampler.refresh(number, begin, self, order[begin * self.batch_size :])
-            for_each(work, range(begin, end), self.n_threads)
+            part = order[begin * self.batch_size : end * self.batch_size]
+            with mapped.reading(part, window) if mapped else nullcontext(int) as reach:
+                for_each(work, range(begin, end), self.n_threads)
+        self.n_done = len(results)
+        if not results:  # an interrupt during the first look-up
+            return math.nan, math.nan, None
         n_rows, loss, hardness, active, negatives = (
             sum(column) for column in zip(*results, strict=True)
         )
+        if not loss <= MOST * (n_rows + negatives):
+            raise ValueError(
+                f"Training diverged in epoch {number + 1}: the mean loss of a row is "
+                f"{loss / n_rows:.3g}. {self.remedy()}"
+            )
         share = active / max(negatives, 1) if self.loss.reports_active else None
         return loss / n_rows, hardness / n_rows, share
+
+    def remedy(self):
+        """What helps against weights and losses that explode."""
+        longest = 0.0
+        for rows in blocks(len(self.visited), 4096):
+            if isinstance(self.X, Rows):
+                bounds = self.X.indptr[rows.start : rows.stop + 1]
+                data = self.X.data[bounds[0] : bounds[-1]].astype(np.float64)
+                row = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+                squares = np.bincount(row, data * data, len(bounds) - 1)
+            else:
+                squares = np.square(self.X[rows], dtype=np.float64).sum(1)
+            longest = max(longest, float(np.sqrt(squares.max())))
+        lower = f"Lower learning_rate_init={self.learning_rate}"
+        if longest <= 10:
+            return f"{lower}."
+        return (
+            f"{lower}, or make the rows of X shorter: the longest has length {longest:.3g}, and "
+            "sklearn.preprocessing.normalize makes it 1."
+        )
+
+    def check_weights(self):
+        """Raise where a weight is not finite: at the end of a run, since a step may spoil a few."""
+        for tensor in self._tensors():
+            for block in blocks(len(tensor), 4096):
+                if not torch.isfinite(tensor[block]).all():
+                    raise ValueError(f"Training diverged: a weight is not finite. {self.remedy()}")
 
     def step(self, worker, rows, number):
         """Train on one batch; returns the sums that an epoch's results are made of.

@@ -4,15 +4,23 @@ GridSearchCV, RandomizedSearchCV and train_test_split take a sparse y as they ar
 here have the names of those that do not, and call them.
 """
 
+from __future__ import annotations
+
 import inspect
 import math
+from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 from sklearn import model_selection
+from sklearn.base import BaseEstimator
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import _safe_indexing, check_random_state, indexable
+
+from skxmc._typing import MatrixLike
 
 __all__ = [
     "MultilabelStratifiedKFold",
@@ -23,7 +31,9 @@ __all__ = [
 ]
 
 
-def cross_validate(estimator, X, y, **options):
+def cross_validate(
+    estimator: BaseEstimator, X: MatrixLike | Sequence[Any], y: MatrixLike, **options: Any
+) -> dict[str, Any]:
     """:func:`sklearn.model_selection.cross_validate` that takes a sparse y.
 
     Parameters
@@ -74,7 +84,9 @@ def cross_validate(estimator, X, y, **options):
     return _for_sparse(model_selection.cross_validate, y)(estimator, X, y, **options)
 
 
-def learning_curve(estimator, X, y, **options):
+def learning_curve(
+    estimator: BaseEstimator, X: MatrixLike | Sequence[Any], y: MatrixLike, **options: Any
+) -> tuple[NDArray[Any], ...]:
     """:func:`sklearn.model_selection.learning_curve` that takes a sparse y.
 
     Parameters
@@ -118,7 +130,9 @@ def learning_curve(estimator, X, y, **options):
     return _for_sparse(model_selection.learning_curve, y)(estimator, X, y, **options)
 
 
-def validation_curve(estimator, X, y, **options):
+def validation_curve(
+    estimator: BaseEstimator, X: MatrixLike | Sequence[Any], y: MatrixLike, **options: Any
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """:func:`sklearn.model_selection.validation_curve` that takes a sparse y.
 
     Parameters
@@ -216,11 +230,13 @@ class MultilabelStratifiedKFold(BaseCrossValidator):
     It goes where a number of folds would: ``GridSearchCV(clf, grid, cv=cv)``.
     """
 
-    def __init__(self, n_splits=5, *, random_state=None):
+    def __init__(
+        self, n_splits: int = 5, *, random_state: int | np.random.RandomState | None = None
+    ):
         self.n_splits = n_splits
         self.random_state = random_state
 
-    def get_n_splits(self, X=None, y=None, groups=None):
+    def get_n_splits(self, X: object = None, y: object = None, groups: object = None) -> int:
         """Return the number of folds.
 
         Parameters
@@ -235,7 +251,9 @@ class MultilabelStratifiedKFold(BaseCrossValidator):
         """
         return self.n_splits
 
-    def split(self, X, y, groups=None):
+    def split(
+        self, X: MatrixLike | Sequence[Any], y: MatrixLike, groups: object = None
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Yield the rows of each fold's training and test part.
 
         Parameters
@@ -273,7 +291,13 @@ class MultilabelStratifiedKFold(BaseCrossValidator):
             yield np.flatnonzero(fold != j), np.flatnonzero(fold == j)
 
 
-def multilabel_train_test_split(X, y, *arrays, test_size=0.25, random_state=None):
+def multilabel_train_test_split(
+    X: MatrixLike | Sequence[Any],
+    y: MatrixLike,
+    *arrays: MatrixLike | Sequence[Any],
+    test_size: float = 0.25,
+    random_state: int | np.random.RandomState | None = None,
+) -> list[Any]:
     """Split rows so that both parts have their share of every label, and training keeps one.
 
     :func:`sklearn.model_selection.train_test_split` with iterative stratification [1]_, as in

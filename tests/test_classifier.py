@@ -4,6 +4,8 @@
 compares the weights of two fitted ones.
 """
 
+import multiprocessing
+import os
 import pickle
 import random
 import re
@@ -30,7 +32,7 @@ from sklearn.model_selection import GridSearchCV, KFold, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MultiLabelBinarizer, normalize
 
-from skxmc import XMCClassifier, _classifier
+from skxmc import XMCClassifier, _classifier, _fitting
 from skxmc._training import Trainer
 from skxmc.datasets import make_xmc
 from skxmc.losses import BinaryCrossEntropy, SquaredHinge
@@ -787,11 +789,11 @@ def test_every_layer_is_trained(data):
 def test_early_stopping_restores_the_best_weights(data, monkeypatch):
     """With precision@1 told: best in the third epoch, and no better in the three after it."""
     told = [0.1, 0.2, 0.6, 0.5, 0.6, 0.3, 0.9, 0.9]
-    monkeypatch.setattr(_classifier, "precision_at_k", mock.Mock(side_effect=told))
+    monkeypatch.setattr(_fitting, "precision_at_k", mock.Mock(side_effect=told))
     epoch, seen = Trainer.epoch, []
 
-    def watched(self, number, tick):
-        loss = epoch(self, number, tick)
+    def watched(self, *args):
+        loss = epoch(self, *args)
         seen.append(self.network.weights().copy())
         return loss
 
@@ -1036,12 +1038,38 @@ def test_clone_forgets_the_fit_and_keeps_the_parameters(data):
     assert_same_model(twin.fit(*data), clf)
 
 
+def _predict_one(clf, X, out):
+    out.put(clf.predict_topk(X[:1], 3)[0].tolist())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_single_rows_are_ranked_in_threads_and_forked_processes_alike(data):
+    """They have a kept thread, which does not survive a fork, and leave torch's setting alone."""
+    X, _ = data
+    clf = xmc().fit(*data)
+    before = torch.get_num_threads()
+    expected = clf.predict_topk(X, 3)[0]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: clf.predict_topk(X[i : i + 1], 3)[0][0], range(40)))
+    np.testing.assert_array_equal(found, expected[:40])
+    assert torch.get_num_threads() == before
+    context = multiprocessing.get_context("fork")
+    out = context.Queue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: of threads at a fork
+        child = context.Process(target=_predict_one, args=(clf, X, out))
+        child.start()
+    assert out.get(timeout=60) == expected[:1].tolist()
+    child.join(60)
+    assert child.exitcode == 0
+
+
 # -- what is refused, and when ---------------------------------------------------------------------
 
 
 @pytest.fixture
 def no_training(monkeypatch):
-    def epoch(self, number, tick):
+    def epoch(self, *args):
         pytest.fail("training began")
 
     monkeypatch.setattr(Trainer, "epoch", epoch)

@@ -145,8 +145,11 @@ def test_partial_fit_of_classes(data):
 
 @pytest.mark.parametrize("parameters", [{"early_stopping": True}, {"late_fusion": "auto"}])
 def test_partial_fit_refuses_to_hold_rows_out(data, parameters):
-    with pytest.raises(ValueError, match="holds no rows out"):
-        xmc(**parameters).partial_fit(*data)
+    clf = xmc(**parameters)
+    assert not hasattr(clf, "partial_fit")
+    with pytest.raises(AttributeError, match="partial_fit") as caught:
+        clf.partial_fit(*data)
+    assert "holds no rows out" in str(caught.value.__cause__)
 
 
 def test_partial_fit_refuses_another_network_and_leaves_the_old(data):

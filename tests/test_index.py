@@ -21,6 +21,7 @@ from skxmc._index import (
     make_index,
 )
 from skxmc.datasets import make_xmc
+from skxmc.samplers import ClusteredInBatchSampler, MIPSSampler, UniformSampler
 
 DEVICES = [
     "cpu",
@@ -164,7 +165,8 @@ class Trained:
 
     def __init__(self):
         X, Y = make_xmc(6000, 8000, 3000, random_state=0)
-        clf = XMCClassifier(hidden_layer_sizes=(64,), max_iter=5, n_jobs=1, random_state=0)
+        sampler = MIPSSampler() + ClusteredInBatchSampler() + UniformSampler(400)  # it looks up
+        clf = XMCClassifier(sampler, hidden_layer_sizes=(64,), max_iter=5, n_jobs=1, random_state=0)
         clf.fit(X[:5000], Y[:5000])
         seen = np.flatnonzero(clf.label_biases_ > -50)  # as in training
         self.weights = torch.from_numpy(clf.label_weights_[seen])
@@ -204,7 +206,8 @@ def recall(found, expected):
 
 
 # Measured on this table of 2,443 labels: faiss 1.00 and 1.00, pynndescent 0.98 and 0.97. Without
-# centring the biases, pynndescent had 0.07 and 0.05.
+# centring the biases, pynndescent had 0.07 and 0.05. (Trained without look-ups, by the default
+# sampler, labels are harder to tell apart: pynndescent has 0.88 at 10.)
 @pytest.mark.parametrize(
     ("name", "k", "least"),
     [

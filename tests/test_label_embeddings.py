@@ -1095,7 +1095,13 @@ def test_lightdxml_is_far_ahead_of_the_most_frequent_label(learnable):
     assert clf.late_fusion_ in FUSION_WEIGHTS
 
 
-def test_presets_are_one_network_without_weights_or_tail_bias():
+def test_quick_takes_a_part_of_the_defaults_time_and_others_parameters():
+    clf = presets.quick(max_iter=7, top_k=3)
+    assert (clf.n_estimators, clf.max_iter, clf.batch_size, clf.top_k) == (1, 7, 64, 3)
+    assert clf.sampler == XMCClassifier().sampler
+
+
+def test_papers_presets_are_one_network_without_weights_or_tail_bias():
     for clf in (presets.lightdxml(5000), presets.few_mips()):
         assert (clf.n_estimators, clf.positive_weight, clf.tail_bias) == (1, None, 0.0)
     assert presets.lightdxml(5000, n_estimators=3).n_estimators == 3

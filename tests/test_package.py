@@ -23,14 +23,21 @@ PUBLIC = (
     "skxmc.metrics",
     "skxmc.datasets",
     "skxmc.displays",
+    "skxmc.inspection",
     "skxmc.model_selection",
+    "skxmc.persistence",
     "skxmc.presets",
 )
 
 # Who may import whom: only modules of a lower level. A new module must find its place here.
 LEVELS = {
     "_lazy": -1,
+    "_typing": -1,
     "_callbacks": 0,
+    "_checkpoint": 0,
+    "_interrupt": 0,
+    "_mapped": 2,
+    "_format": 0,
     "_kernels": 0,
     "_stratify": 0,
     "_threads": 0,
@@ -52,9 +59,12 @@ LEVELS = {
     "displays": 4,
     "_choices": 5,
     "_ensemble": 5,
-    "_classifier": 6,
-    "presets": 7,
-    "__init__": 8,
+    "_fitting": 6,
+    "_classifier": 7,
+    "inspection": 8,
+    "persistence": 8,
+    "presets": 8,
+    "__init__": 9,
 }
 
 
@@ -142,7 +152,7 @@ def test_modules_import_only_from_lower_levels(path):
 def test_the_walk_over_imports_sees_what_is_there():
     """Else the tests beside it would pass on anything."""
     found = set(imports_of(ROOT / "_classifier.py"))
-    assert {"skxmc._ensemble", "skxmc.samplers", "skxmc.metrics", "skxmc._inputs", "numpy"} <= found
+    assert {"skxmc._fitting", "skxmc.samplers", "skxmc.metrics", "skxmc._inputs", "numpy"} <= found
     assert "skxmc._index" in set(imports_of(ROOT / "samplers" / "_look_up.py"))  # in a function
     assert "skxmc.samplers" in set(imports_of(ROOT / "__init__.py"))
     assert "skxmc.metrics._inputs" in set(imports_of(ROOT / "metrics" / "_at_k.py"))  # relative
@@ -163,7 +173,8 @@ def test_metrics_and_datasets_need_no_torch_and_nothing_else_of_the_package(part
     assert len(files) > 1
     for path in files:
         for name in imports_of(path):
-            assert name.split(".")[0] in allowed or name.startswith(f"skxmc.{part}"), name
+            own = name.startswith((f"skxmc.{part}", "skxmc._typing"))  # the latter: types only
+            assert name.split(".")[0] in allowed or own, name
 
 
 def test_the_parts_are_what_the_levels_name():
@@ -171,6 +182,27 @@ def test_the_parts_are_what_the_levels_name():
 
 
 # -- public names and their documentation ----------------------------------------------------------
+
+API = Path(__file__).parent / "public_api.txt"
+
+
+def public_api():
+    """A line for each public name, of functions and classes with their parameters."""
+    for module in PUBLIC:
+        names = importlib.import_module(module).__all__
+        for name in sorted(set(names) - {name.removeprefix("skxmc.") for name in PUBLIC}):
+            thing = getattr(importlib.import_module(module), name)
+            signature = ""
+            if callable(thing):
+                found = inspect.signature(thing, eval_str=False)
+                plain = [p.replace(annotation=p.empty) for p in found.parameters.values()]
+                signature = found.replace(parameters=plain, return_annotation=found.empty)
+            yield f"{module}.{name}{signature}"
+
+
+def test_the_public_api_is_the_one_written_down():
+    """Where it was meant to change, `python tests/test_package.py` writes the file anew."""
+    assert list(public_api()) == API.read_text(encoding="utf8").splitlines()
 
 
 def test_public_modules_are_all_that_have_no_underscore():
@@ -265,3 +297,7 @@ def test_fitted_attributes_are_documented():
     for name in vars(clf):
         if name.endswith("_") and not name.startswith("_"):
             assert re.search(rf"^{name} : ", attributes, re.MULTILINE), name
+
+
+if __name__ == "__main__":
+    API.write_text("\n".join(public_api()) + "\n", encoding="utf8")

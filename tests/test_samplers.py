@@ -657,8 +657,7 @@ def test_mips_asks_the_index_that_it_is_told(name, monkeypatch):
             built.append((self.random_state, self.n_threads))
             return super().build(weights, biases)
 
-    made = {"faiss": "FaissIndex", "pynndescent": "PyNNDescentIndex"}[name]
-    monkeypatch.setattr(_index, made, Recorded)
+    monkeypatch.setitem(_index._KINDS, name, Recorded)
     begun(MIPSSampler(2, index=name), make_problem(random_state=7, n_threads=2), epochs=1)
     assert built == [(7, 2)]
 

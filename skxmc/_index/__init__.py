@@ -3,7 +3,11 @@
 `exact_topk` also ranks for prediction. All score labels as hidden . weights + bias.
 """
 
+from __future__ import annotations
+
 import importlib.util
+from collections.abc import Callable
+from typing import TypeAlias
 
 from skxmc._index._exact import ExactIndex, _topk_on_device, exact_topk, int8_is_fast
 from skxmc._index._libraries import FaissIndex, PyNNDescentIndex, drop
@@ -21,10 +25,17 @@ __all__ = [
     "make_index",
 ]
 
-INDEXES = ("auto", "exact", "faiss", "pynndescent")
+Index: TypeAlias = ExactIndex | FaissIndex | PyNNDescentIndex
+
+_KINDS: dict[str, type[Index]] = {
+    "exact": ExactIndex,
+    "faiss": FaissIndex,
+    "pynndescent": PyNNDescentIndex,
+}
+INDEXES = ("auto", *_KINDS)
 
 
-def check_index(name):
+def check_index(name: str) -> None:
     """Raise where the name is unknown or its library is missing, before any work is done."""
     if name not in INDEXES:
         raise ValueError(f"index={name!r} is unknown. Known are {', '.join(map(repr, INDEXES))}.")
@@ -32,7 +43,13 @@ def check_index(name):
         raise ImportError("index='faiss' needs faiss: pip install 'skxmc[faiss]'.")
 
 
-def make_index(name, n_labels, random_state=0, n_threads=1, log=lambda text: None):
+def make_index(
+    name: str,
+    n_labels: int,
+    random_state: int = 0,
+    n_threads: int = 1,
+    log: Callable[[str], object] = lambda text: None,
+) -> Index:
     """An index by name. "auto" is exact up to 100,000 labels, then faiss where it is installed.
 
     Exact look-ups cost more time than an index but end in better precision, since what an index
@@ -44,5 +61,4 @@ def make_index(name, n_labels, random_state=0, n_threads=1, log=lambda text: Non
         if n_labels > 100_000:
             name = "faiss" if importlib.util.find_spec("faiss") else "pynndescent"
         log(f"index: {name}, chosen for {n_labels:,} labels")
-    made = {"exact": ExactIndex, "faiss": FaissIndex, "pynndescent": PyNNDescentIndex}[name]
-    return made(random_state, n_threads)
+    return _KINDS[name](random_state, n_threads)

@@ -1,10 +1,14 @@
 """Exact search: blocked products of 8-bit integers where they are fast, rescored in float32."""
 
+from __future__ import annotations
+
 import functools
 import time
 import warnings
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skxmc._ends import Rows
 from skxmc._lazy import torch
@@ -17,18 +21,24 @@ _ENOUGH = 256  # rows of a first search from which 8-bit label vectors are worth
 class ExactIndex:
     """Every label is scored, in 8 bits where the processor is fast at it; the best once more."""
 
-    def __init__(self, random_state=0, n_threads=1):
+    def __init__(self, random_state: int = 0, n_threads: int = 1):
         self.random_state = random_state
         self.n_threads = n_threads
 
-    def build(self, weights, biases=None):
+    def build(self, weights: torch.Tensor, biases: torch.Tensor | None = None) -> Self:
         """Take over the label weights (L, H), which must not move while the index is used."""
         biases = weights.new_zeros(len(weights)) if biases is None else biases
         self._weights, self._biases = weights.contiguous(), biases.contiguous()
         self._searched, self._codes, self._terms = False, None, None
         return self
 
-    def search(self, hidden, k, exclude=None, rows=None):
+    def search(
+        self,
+        hidden: torch.Tensor,
+        k: int,
+        exclude: Rows | None = None,
+        rows: np.ndarray | None = None,
+    ) -> NDArray[np.int32]:
         """Labels of the k highest scores for each hidden vector, best first, -1 where none is left.
 
         Parameters
@@ -46,7 +56,14 @@ class ExactIndex:
         """
         return self.topk(hidden, k, exclude, rows)[1]
 
-    def topk(self, hidden, k, exclude=None, rows=None, n_threads=None):
+    def topk(
+        self,
+        hidden: torch.Tensor,
+        k: int,
+        exclude: Rows | None = None,
+        rows: np.ndarray | None = None,
+        n_threads: int | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """As `search`, with the scores: (n, k) float32 and (n, k) int32; see `exact_topk`."""
         if hidden.device.type != "cpu":
             return _topk_on_device(hidden, self._weights, self._biases, k, exclude, rows)
@@ -132,7 +149,7 @@ class ExactIndex:
 
 
 @functools.cache
-def int8_is_fast():
+def int8_is_fast() -> bool:
     """Whether torch multiplies 8-bit integers here, without error and faster than float32.
 
     Its function is not a public one, and only processors with instructions for it gain.
@@ -161,7 +178,15 @@ def int8_is_fast():
     return bool(exact) and eight < thirty_two
 
 
-def exact_topk(hidden, weights, biases, k, n_threads=1, exclude: Rows | None = None, rows=None):
+def exact_topk(
+    hidden: torch.Tensor,
+    weights: torch.Tensor,
+    biases: torch.Tensor,
+    k: int,
+    n_threads: int = 1,
+    exclude: Rows | None = None,
+    rows: np.ndarray | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """The k best labels of each hidden vector and their scores, never an n x L matrix.
 
     Parameters

@@ -3,11 +3,15 @@
 They know no bias: it becomes one more column, against a query of one more 1.
 """
 
+from __future__ import annotations
+
 import warnings
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import SparseEfficiencyWarning
 
+from skxmc._ends import Rows
 from skxmc._lazy import torch
 
 FEW = 100  # labels up to which an index is not worth building
@@ -16,7 +20,7 @@ FEW = 100  # labels up to which an index is not worth building
 class _Approximate:
     """What the libraries have in common: one more column for the bias, positives dropped after."""
 
-    def __init__(self, random_state=0, n_threads=1):
+    def __init__(self, random_state: int = 0, n_threads: int = 1):
         self.random_state = random_state
         self.n_threads = n_threads
 
@@ -129,7 +133,7 @@ class PyNNDescentIndex(_Approximate):
         return self._index.query(queries, k=min(k, self._n), epsilon=0.5)[0]
 
 
-def drop(found, exclude, rows):
+def drop(found: NDArray[np.int32], exclude: Rows, rows: np.ndarray) -> NDArray[np.int32]:
     """Remove the rows' own labels from (n, k) rankings: the others move up, -1 fills the end."""
     n_labels = exclude.shape[1]
     begin, end = exclude.indptr[rows], exclude.indptr[rows + 1]

@@ -1,4 +1,4 @@
-"""`load_xmc_file`: read the field's text files, a line a row, `l1,l2,l3 f1:v1 f2:v2 ...`.
+"""`load_xmc_file`, `convert_xmc_file`: the field's text files, a row a line, `l1,l2 f1:v1 f2:v2`.
 
 The repository's files open with a header of three sizes, svmlight's do not. Reading goes block by
 block through the compiled loops of `_parse`, which stop at the first fault; what the fault is, is
@@ -8,6 +8,7 @@ then said in words here.
 import gzip
 import os
 import re
+import time
 import zlib
 from contextlib import contextmanager
 from numbers import Integral
@@ -15,9 +16,12 @@ from numbers import Integral
 import numpy as np
 import scipy.sparse as sp
 
-__all__ = ["load_xmc_file"]
+from skxmc.datasets._disk import CSRWriter
+
+__all__ = ["convert_xmc_file", "load_xmc_file"]
 
 _BLOCK_BYTES = 1 << 23  # text read at a time
+_SECONDS = 5  # between two lines of progress
 _INT32_MAX, _INT64_MAX = np.iinfo(np.int32).max, np.iinfo(np.int64).max
 _MOST = _INT64_MAX - 2  # a size; one more may then be counted on
 _HEADER = re.compile(rb"[ \t]*([+-]?\d+)[ \t]+([+-]?\d+)[ \t]+([+-]?\d+)[ \t]*\r?\Z")
@@ -67,6 +71,7 @@ def load_xmc_file(path, *, dtype=np.float32, n_features=None, n_labels=None, zer
 
     See Also
     --------
+    convert_xmc_file : Read to disk, for data that is larger than the memory.
     save_xmc_file : Write such a file.
     sklearn.datasets.load_svmlight_file : Svmlight files, with targets of any kind.
 
@@ -107,6 +112,105 @@ def load_xmc_file(path, *, dtype=np.float32, n_features=None, n_labels=None, zer
     array([[1., 0., 1.],
            [0., 1., 0.]], dtype=float32)
     """
+    pieces = {"features": _Pieces(), "labels": _Pieces()}
+    reader = _make_reader(path, dtype, n_features, n_labels, zero_based, pieces)
+    reader.read_all()
+    shape_X, shape_Y, shift = reader.finish()
+    features, feature_ptr, values = pieces["features"].join()
+    features -= features.dtype.type(shift)
+    labels, label_ptr, _ = pieces["labels"].join()
+    X = _csr(values.astype(reader.dtype, copy=False), features, feature_ptr, shape_X)
+    return X, _csr(np.ones(len(labels), np.float32), labels, label_ptr, shape_Y)
+
+
+def convert_xmc_file(
+    path,
+    X_path,
+    Y_path,
+    *,
+    dtype=np.float32,
+    n_features=None,
+    n_labels=None,
+    zero_based=True,
+    verbose=0,
+):
+    r"""Convert a text file to two matrices on disk, for data that is larger than the memory.
+
+    What :func:`load_xmc_file` reads into memory, this writes to disk, block by block; it needs some
+    50 MB, however large the file is. :func:`open_csr` then opens the matrices for `fit`.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        File to read, as in :func:`load_xmc_file`: of the repository's format or svmlight, plain or
+        compressed by gzip.
+    X_path, Y_path : str or os.PathLike
+        Folders to write, new or of matrices that these replace.
+    dtype, n_features, n_labels, zero_based : optional
+        As in :func:`load_xmc_file`.
+    verbose : int, default=0
+        1: print every five seconds how far it is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`load_xmc_file`; or if a folder holds something else. Nothing is left behind then,
+        and old matrices stay as they were.
+    FileNotFoundError
+        If the file, or a folder around `X_path` or `Y_path`, does not exist.
+
+    See Also
+    --------
+    open_csr : Open the results.
+    load_xmc_file : Read into memory; the formats.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from skxmc.datasets import convert_xmc_file, open_csr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "train.txt"
+    ...     _ = path.write_text("2 4 3\n0,2 0:0.5 3:1\n1 2:0.25\n")
+    ...     convert_xmc_file(path, path.with_name("X"), path.with_name("Y"))
+    ...     open_csr(path.with_name("X")).toarray()
+    array([[0.5 , 0.  , 0.  , 1.  ],
+           [0.  , 0.  , 0.25, 0.  ]], dtype=float32)
+    """
+    if os.path.realpath(os.fsdecode(X_path)) == os.path.realpath(os.fsdecode(Y_path)):
+        raise ValueError(f"X_path and Y_path are both {X_path!r}; pass two folders.")
+    reader = _make_reader(path, dtype, n_features, n_labels, zero_based, {})
+    with CSRWriter(X_path, 0, dtype=dtype) as X, CSRWriter(Y_path, 0, dtype=np.float32) as Y:
+        reader.sinks = {"features": X, "labels": Y}
+        reader.read_all(verbose)
+        (_, n_features), (_, n_labels), shift = reader.finish()
+        X._finish(n_features, shift)
+        Y._finish(n_labels)
+
+
+class _Pieces:
+    """Rows in memory, gathered block by block."""
+
+    def __init__(self):
+        self._parts, self._n = ([], [np.zeros(1, np.int64)], []), 0
+
+    def _add(self, indices, ends, data):
+        """As `CSRWriter._add`."""
+        small = np.int32 if indices.max(initial=0) <= _INT32_MAX else np.int64
+        self._parts[0].append(indices.astype(small))
+        self._parts[1].append(ends + self._n)
+        if data is not None:
+            self._parts[2].append(data.copy())
+        self._n += len(indices)
+
+    def join(self):
+        """Column indices, row pointers and values of all; the pieces are no more."""
+        indices, pointers, data = self._parts
+        return _join(indices), _join(pointers), _join(data, np.float32)
+
+
+def _make_reader(path, dtype, n_features, n_labels, zero_based, sinks):
+    """Check the arguments, before any work."""
     path = os.fsdecode(path)
     dtype = np.dtype(dtype)
     if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
@@ -120,27 +224,16 @@ def load_xmc_file(path, *, dtype=np.float32, n_features=None, n_labels=None, zer
     is_flag = isinstance(zero_based, (bool, np.bool_))
     if not is_flag and not (isinstance(zero_based, str) and zero_based == "auto"):
         raise ValueError(f"zero_based={zero_based!r} is unknown; pass True, False or 'auto'.")
-    reader = _Reader(path, dtype, sizes, zero_based if is_flag else "auto")
-    try:
-        with _open_binary(path) as stream:
-            for block, stop in _blocks(stream, _BLOCK_BYTES):
-                reader.read(block, stop)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        line = reader.n_lines + 1
-        raise ValueError(
-            f"{path}, at or behind line {line}: the compressed file is truncated or damaged "
-            f"({error}); fetch it anew."
-        ) from error
-    return reader.finish()
+    return _Reader(path, dtype, sizes, zero_based if is_flag else "auto", sinks)
 
 
 @contextmanager
 def _open_binary(path):
-    """Open a file for its bytes, decompressed where they begin as gzip's do."""
+    """Open a file for its bytes, decompressed where they begin as gzip's do; and as it lies."""
     with open(path, "rb") as raw:
         compressed = raw.peek(2)[:2] == b"\x1f\x8b"
         with gzip.GzipFile(fileobj=raw) if compressed else raw as stream:
-            yield stream
+            yield stream, raw
 
 
 def _blocks(stream, size):
@@ -169,13 +262,11 @@ def _blocks(stream, size):
 class _Reader:
     """What has been read so far, block by block, and what it must agree with."""
 
-    def __init__(self, path, dtype, sizes, zero_based):
+    def __init__(self, path, dtype, sizes, zero_based, sinks):
         self.path, self.dtype, self.sizes, self.zero_based = path, dtype, sizes, zero_based
+        self.sinks = sinks  # where the rows go: "features" and "labels", who offer `_add`
         self.header = None
         self.begun = False
-        self.pieces = {name: [] for name in ("labels", "features", "values")}
-        self.ends = {name: [np.zeros(1, np.int64)] for name in ("labels", "features")}
-        self.counts = {"labels": 0, "features": 0}
         self.state = np.zeros(9, dtype=np.int64)  # see `_parse.parse_rows`
         self.state[2:6] = _INT64_MAX, -1, 0, -1
 
@@ -183,8 +274,31 @@ class _Reader:
     def n_lines(self):
         return int(self.state[0])
 
+    def read_all(self, verbose=0):
+        """Read the file to its end."""
+        begin = said = time.perf_counter()
+        try:
+            with _open_binary(self.path) as (stream, raw):
+                size = os.fstat(raw.fileno()).st_size
+                for block, stop in _blocks(stream, _BLOCK_BYTES):
+                    self.read(block, stop)
+                    now = time.perf_counter()
+                    if verbose and now - said > _SECONDS:
+                        said, at = now, raw.tell()
+                        print(
+                            f"[convert_xmc_file] {self.state[1]:,} rows  {at / max(size, 1):4.0%}"
+                            f"  {at / 1e6 / (now - begin):,.0f} MB/s",
+                            flush=True,
+                        )
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            line = self.n_lines + 1
+            raise ValueError(
+                f"{self.path}, at or behind line {line}: the compressed file is truncated or "
+                f"damaged ({error}); fetch it anew."
+            ) from error
+
     def read(self, block, stop):
-        """Add the rows of a block of whole lines."""
+        """Pass on the rows of a block of whole lines."""
         from skxmc.datasets import _parse  # numba, which takes a while to import
 
         start = 0 if self.begun else self._begin(block, stop)
@@ -215,15 +329,8 @@ class _Reader:
         if code != _parse.FINE:
             raise self._fault(*_line_around(block, start + at, stop), code)
         rows, n_label, n_feature = self.state[6:]
-        for name, index, end, count, largest in (
-            ("labels", indices[0], ends[0], n_label, self.state[5]),
-            ("features", indices[1], ends[1], n_feature, self.state[3]),
-        ):
-            small = np.int32 if largest <= _INT32_MAX else np.int64
-            self.pieces[name].append(index[:count].astype(small))
-            self.ends[name].append(end[:rows] + self.counts[name])
-            self.counts[name] += int(count)
-        self.pieces["values"].append(values[:n_feature].copy())
+        self.sinks["labels"]._add(indices[0][:n_label], ends[0][:rows], None)
+        self.sinks["features"]._add(indices[1][:n_feature], ends[1][:rows], values[:n_feature])
 
     def _begin(self, block, stop):
         """Look for a header; where the rows start."""
@@ -257,7 +364,7 @@ class _Reader:
         return len(line) + 1
 
     def finish(self):
-        """Check the whole against the header and make the matrices."""
+        """Check the whole against the header; shapes of X and Y, and what features count from."""
         n_rows = int(self.state[1])
         if self.header is None and n_rows == 0:
             raise ValueError(f"{self.path}, line {self.n_lines + 1}: the file is empty: no rows.")
@@ -276,13 +383,7 @@ class _Reader:
                 f"{self.path}, line {self.state[4]}: feature {largest} is out of range for "
                 f"{n_features} features, which count from 0 in this file."
             )
-        labels, label_ptr = _join(self.pieces["labels"]), _join(self.ends["labels"])
-        ones = np.ones(len(labels), dtype=np.float32)
-        Y = _csr(ones, labels, label_ptr, (n_rows, n_labels))
-        features, feature_ptr = _join(self.pieces["features"]), _join(self.ends["features"])
-        features -= features.dtype.type(shift)
-        values = _join(self.pieces["values"], self.dtype)
-        return _csr(values, features, feature_ptr, (n_rows, n_features)), Y
+        return (n_rows, n_features), (n_rows, n_labels), shift
 
     def _fault(self, line, at, code):
         """Say in a ValueError what is wrong at this position of the last line read."""

@@ -1,10 +1,17 @@
 """SamplerComparisonDisplay: precision against fit time of the candidates of a search."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from ._plotting import describe_sampler, import_pyplot, line_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class SamplerComparisonDisplay:
@@ -64,7 +71,14 @@ class SamplerComparisonDisplay:
     """
 
     def __init__(
-        self, names, scores, score_stds, fit_seconds, fit_stds, *, score_name="Test score"
+        self,
+        names: Sequence[str],
+        scores: Collection[float],
+        score_stds: Collection[float],
+        fit_seconds: Collection[float],
+        fit_stds: Collection[float],
+        *,
+        score_name: str = "Test score",
     ):
         self.names = names
         self.scores = scores
@@ -75,8 +89,15 @@ class SamplerComparisonDisplay:
 
     @classmethod
     def from_cv_results(
-        cls, search, *, metric=None, names=None, score_name=None, ax=None, errorbar_kw=None
-    ):
+        cls,
+        search: BaseEstimator | Mapping[str, Any],
+        *,
+        metric: str | None = None,
+        names: Sequence[str] | None = None,
+        score_name: str | None = None,
+        ax: Axes | None = None,
+        errorbar_kw: dict[str, Any] | None = None,
+    ) -> Self:
         """Draw the candidates of a fitted search.
 
         Parameters
@@ -118,8 +139,9 @@ class SamplerComparisonDisplay:
                 f"search is of type {type(search).__name__} and has no cv_results_ with 'params' "
                 "and 'mean_fit_time': pass a fitted GridSearchCV, or its cv_results_."
             ) from None
-        if metric is None and isinstance(getattr(search, "refit", None), str):
-            metric = search.refit
+        refit = getattr(search, "refit", None)
+        if metric is None and isinstance(refit, str):
+            metric = refit
         metric = _find_metric(metric, results, "mean_test_")
         names = _name_candidates(params) if names is None else list(names)
         if len(names) != len(params):
@@ -134,7 +156,15 @@ class SamplerComparisonDisplay:
         ).plot(ax, errorbar_kw=errorbar_kw)
 
     @classmethod
-    def from_results(cls, results, *, metric=None, score_name=None, ax=None, errorbar_kw=None):
+    def from_results(
+        cls,
+        results: Mapping[str, Mapping[str, Any]],
+        *,
+        metric: str | None = None,
+        score_name: str | None = None,
+        ax: Axes | None = None,
+        errorbar_kw: dict[str, Any] | None = None,
+    ) -> Self:
         """Draw results of :func:`skxmc.model_selection.cross_validate`, or of scikit-learn's.
 
         Parameters
@@ -184,7 +214,7 @@ class SamplerComparisonDisplay:
             score_name=_name_score(score_name, metric),
         ).plot(ax, errorbar_kw=errorbar_kw)
 
-    def plot(self, ax=None, *, errorbar_kw=None):
+    def plot(self, ax: Axes | None = None, *, errorbar_kw: dict[str, Any] | None = None) -> Self:
         """Draw.
 
         Parameters

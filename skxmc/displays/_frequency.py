@@ -1,15 +1,25 @@
 """LabelFrequencyDisplay: how well frequent and rare labels are found."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
 
+from skxmc._typing import MatrixLike
 from skxmc.metrics import propensities as propensities_of
 from skxmc.metrics._inputs import _check_k, _check_propensities, _indicator
 from skxmc.metrics._ranking import _hits, _rank_sparse, _ranking
 
 from ._plotting import check_option, import_pyplot, last_step, line_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _XLABEL = "Training rows of the label"
 _YLABELS = {
@@ -87,7 +97,17 @@ class LabelFrequencyDisplay:
     'Contribution to PSP@3'
     """
 
-    def __init__(self, frequency_range, recall, precision, psp, psp_ideal, k, *, name=None):
+    def __init__(
+        self,
+        frequency_range: NDArray[np.int64],
+        recall: NDArray[np.float64],
+        precision: NDArray[np.float64],
+        psp: NDArray[np.float64],
+        psp_ideal: NDArray[np.float64],
+        k: int,
+        *,
+        name: str | None = None,
+    ):
         self.frequency_range = frequency_range
         self.recall = recall
         self.precision = precision
@@ -98,9 +118,20 @@ class LabelFrequencyDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, y, *, Y_train, k=5, bins=10, propensities=None, metric="recall",
-        name=None, ax=None, line_kw=None,
-    ):  # fmt: skip
+        cls,
+        estimator: BaseEstimator,
+        X: MatrixLike | Sequence[Any],
+        y: MatrixLike,
+        *,
+        Y_train: MatrixLike,
+        k: int = 5,
+        bins: int | ArrayLike = 10,
+        propensities: ArrayLike | None = None,
+        metric: Literal["recall", "precision", "psp"] = "recall",
+        name: str | None = None,
+        ax: Axes | None = None,
+        line_kw: dict[str, Any] | None = None,
+    ) -> Self:
         """Rank the labels of test rows by a fitted classifier, and draw.
 
         Parameters
@@ -153,9 +184,20 @@ class LabelFrequencyDisplay:
 
     @classmethod
     def from_predictions(
-        cls, y_true, y_score, *, Y_train, k=5, bins=10, propensities=None, labels=None,
-        metric="recall", name=None, ax=None, line_kw=None,
-    ):  # fmt: skip
+        cls,
+        y_true: MatrixLike,
+        y_score: MatrixLike,
+        *,
+        Y_train: MatrixLike,
+        k: int = 5,
+        bins: int | ArrayLike = 10,
+        propensities: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        metric: Literal["recall", "precision", "psp"] = "recall",
+        name: str | None = None,
+        ax: Axes | None = None,
+        line_kw: dict[str, Any] | None = None,
+    ) -> Self:
         """Draw from scores, or from labels that are ranked already.
 
         Parameters
@@ -233,7 +275,14 @@ class LabelFrequencyDisplay:
             name=name,
         ).plot(ax, metric=metric, line_kw=line_kw)
 
-    def plot(self, ax=None, *, metric="recall", name=None, line_kw=None):
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        metric: Literal["recall", "precision", "psp"] = "recall",
+        name: str | None = None,
+        line_kw: dict[str, Any] | None = None,
+    ) -> Self:
         """Draw.
 
         Parameters

@@ -1,9 +1,18 @@
 """TrainingDisplay: what happened in a fit, epoch by epoch."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ._plotting import check_option, describe_sampler, import_pyplot, last_step, line_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Panel -> the attribute of a display that it shows, and what its y-axis is called.
 _PANELS = {
@@ -70,9 +79,15 @@ class TrainingDisplay:
     """
 
     def __init__(
-        self, loss_curve, *, validation_scores=None, hardness_curve=None, active_fraction=None,
-        epoch_seconds=None, name=None,
-    ):  # fmt: skip
+        self,
+        loss_curve: Sequence[float],
+        *,
+        validation_scores: Sequence[float] | None = None,
+        hardness_curve: Sequence[float] | None = None,
+        active_fraction: Sequence[float] | None = None,
+        epoch_seconds: Sequence[float] | None = None,
+        name: str | None = None,
+    ):
         self.loss_curve = loss_curve
         self.validation_scores = validation_scores
         self.hardness_curve = hardness_curve
@@ -81,7 +96,16 @@ class TrainingDisplay:
         self.name = name
 
     @classmethod
-    def from_estimator(cls, estimator, *, x="epoch", panels=None, name=None, ax=None, line_kw=None):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        *,
+        x: Literal["epoch", "seconds"] = "epoch",
+        panels: Sequence[str] | None = None,
+        name: str | None = None,
+        ax: Axes | Sequence[Axes] | np.ndarray | dict[str, Axes] | None = None,
+        line_kw: dict[str, Any] | None = None,
+    ) -> Self:
         """Draw what a fitted classifier has recorded.
 
         Parameters
@@ -134,7 +158,15 @@ class TrainingDisplay:
             name=describe_sampler(clf.sampler) if name is None else name,
         ).plot(ax, x=x, panels=panels, line_kw=line_kw)
 
-    def plot(self, ax=None, *, x="epoch", panels=None, name=None, line_kw=None):
+    def plot(
+        self,
+        ax: Axes | Sequence[Axes] | np.ndarray | dict[str, Axes] | None = None,
+        *,
+        x: Literal["epoch", "seconds"] = "epoch",
+        panels: Sequence[str] | None = None,
+        name: str | None = None,
+        line_kw: dict[str, Any] | None = None,
+    ) -> Self:
         """Draw.
 
         Parameters
@@ -171,8 +203,11 @@ class TrainingDisplay:
         from matplotlib.ticker import MaxNLocator
 
         check_option("x", x, _XLABELS)
-        if x == "seconds" and self.epoch_seconds is None:
-            raise ValueError("x='seconds', but there are no epoch_seconds: use x='epoch'.")
+        over: np.ndarray = np.arange(1, len(self.loss_curve) + 1)
+        if x == "seconds":
+            if self.epoch_seconds is None:
+                raise ValueError("x='seconds', but there are no epoch_seconds: use x='epoch'.")
+            over = np.cumsum(self.epoch_seconds)
         axes = self._find_axes(ax, panels, plt)
         for panel_ax in axes.values():
             if panel_ax.get_xlabel() in set(_XLABELS.values()) - {_XLABELS[x]}:
@@ -181,8 +216,6 @@ class TrainingDisplay:
                     "other axes."
                 )
         drawn = [panel for panel in axes if getattr(self, _PANELS[panel][0]) is not None]
-        n_epochs = len(self.loss_curve)
-        over = np.cumsum(self.epoch_seconds) if x == "seconds" else np.arange(1, n_epochs + 1)
         # The same style in each panel, though an earlier fit may have had no line in some of them.
         style = line_style(max(len(axes[panel].lines) for panel in axes), line_kw)
         style = {"label": self.name if name is None else name} | style

@@ -4,6 +4,8 @@ A loss is a scikit-learn parameter object, searched as ``loss__...``. It sees sc
 weights of a batch and nothing else: not the samplers, not the network.
 """
 
+from __future__ import annotations
+
 from skxmc.losses._base import Loss
 from skxmc.losses._binary import BinaryCrossEntropy, SquaredHinge
 from skxmc.losses._ordered import OrderedWeightedLoss, snm_weights
@@ -22,7 +24,7 @@ __all__ = [
 ]
 
 #: The names that a string may use.
-LOSSES = {
+LOSSES: dict[str, type[Loss]] = {
     "bce": BinaryCrossEntropy,
     "squared-hinge": SquaredHinge,
     "softmax": SampledSoftmax,
@@ -31,7 +33,7 @@ LOSSES = {
 }
 
 
-def make_loss(loss):
+def make_loss(loss: str | Loss) -> Loss:
     """The loss that a name stands for; an object is returned as it is.
 
     Parameters

@@ -1,5 +1,9 @@
 """What a loss is, and the margin functions that several share."""
 
+from __future__ import annotations
+
+from typing import Any, Self
+
 from sklearn.base import BaseEstimator
 
 from skxmc._lazy import torch
@@ -28,11 +32,11 @@ class Loss(BaseEstimator):
     (2.0, tensor([[2., 2.]]))
     """
 
-    uses_log_expected = False
-    reports_active = False
-    max_positives = None  # how many positives of a row a visit trains on; None: all
+    uses_log_expected: bool = False
+    reports_active: bool = False
+    max_positives: int | None = None  # how many positives of a row a visit trains on; None: all
 
-    def begin(self, problem):
+    def begin(self, problem: Any) -> Self:
         """Check the parameters before any work is done; called on a clone.
 
         Parameters
@@ -46,7 +50,9 @@ class Loss(BaseEstimator):
         """
         return self
 
-    def forward(self, scores, targets, weights):
+    def forward(
+        self, scores: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
         """Loss of a batch, summed over its rows.
 
         Parameters
@@ -63,7 +69,13 @@ class Loss(BaseEstimator):
         """
         raise NotImplementedError
 
-    def value_and_gradient(self, scores, targets, weights, **more):
+    def value_and_gradient(
+        self,
+        scores: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        **more: torch.Tensor,
+    ) -> tuple[float, torch.Tensor]:
         """The loss of the batch and its gradient.
 
         Parameters
@@ -88,7 +100,7 @@ class Loss(BaseEstimator):
 MARGINS = ("hinge", "squared-hinge", "logistic")
 
 
-def margin_loss(name, u):
+def margin_loss(name: str, u: torch.Tensor) -> torch.Tensor:
     """phi(u) of a margin u: convex and non-increasing."""
     if name == "logistic":
         return torch.nn.functional.softplus(-u)

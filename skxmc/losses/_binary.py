@@ -1,5 +1,9 @@
 """Losses that take each label on its own."""
 
+from __future__ import annotations
+
+from typing import Any, Self
+
 import numpy as np
 
 from skxmc._lazy import torch
@@ -20,10 +24,10 @@ class BinaryCrossEntropy(Loss):
     >>> clf = XMCClassifier(loss="bce")
     """
 
-    def __init__(self, label_smoothing=0.0):
+    def __init__(self, label_smoothing: float = 0.0):
         self.label_smoothing = label_smoothing
 
-    def begin(self, problem):
+    def begin(self, problem: Any) -> Self:
         """See :meth:`Loss.begin`."""
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing={self.label_smoothing!r} must lie in [0, 1).")
@@ -32,12 +36,16 @@ class BinaryCrossEntropy(Loss):
     def _targets(self, targets):
         return targets * (1 - self.label_smoothing) if self.label_smoothing else targets
 
-    def forward(self, scores, targets, weights):
+    def forward(
+        self, scores: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
         """Sum of ``weight * (log(1 + exp(score)) - target * score)``."""
         softplus = torch.nn.functional.softplus(scores)
         return (weights * (softplus - self._targets(targets) * scores)).sum()
 
-    def value_and_gradient(self, scores, targets, weights):
+    def value_and_gradient(  # type: ignore[override]  # it has no use for log_expected
+        self, scores: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[float, torch.Tensor]:
         """See :meth:`Loss.value_and_gradient`; here in closed form."""
         if scores.device.type != "cpu" or scores.dtype != torch.float32:
             gradient = scores.sigmoid().sub_(self._targets(targets)).mul_(weights)
@@ -63,6 +71,8 @@ class SquaredHinge(Loss):
 
     reports_active = True
 
-    def forward(self, scores, targets, weights):
+    def forward(
+        self, scores: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
         """Sum of ``weight * max(0, 1 - sign * score) ** 2``."""
         return (weights * margin_loss("squared-hinge", (2 * targets - 1) * scores)).sum()

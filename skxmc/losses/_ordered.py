@@ -1,8 +1,12 @@
 """Ordered weighted losses (paper B): negatives weigh by their rank among the row's negatives."""
 
+from __future__ import annotations
+
 from functools import lru_cache
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from skxmc._lazy import torch
 from skxmc.losses._base import MARGINS, Loss, margin_loss
@@ -56,18 +60,18 @@ class OrderedWeightedLoss(Loss):
     reports_active = True
 
     @property
-    def max_positives(self):
+    def max_positives(self) -> int | None:  # type: ignore[override]  # follows a parameter
         """One where the reduction picks one positive, else None: all of them."""
         return 1 if self.reduction == "pick-one" else None
 
     def __init__(
         self,
-        form="binary",
-        margin="hinge",
-        theta="top-k",
-        k=5,
-        pool_size=None,
-        reduction="pick-all",
+        form: Literal["binary", "pairwise"] = "binary",
+        margin: Literal["hinge", "squared-hinge", "logistic"] = "hinge",
+        theta: Literal["top-k", "snm"] | ArrayLike = "top-k",
+        k: int = 5,
+        pool_size: int | None = None,
+        reduction: Literal["pick-all", "pick-one"] = "pick-all",
     ):
         self.form = form
         self.margin = margin
@@ -76,7 +80,7 @@ class OrderedWeightedLoss(Loss):
         self.pool_size = pool_size
         self.reduction = reduction
 
-    def begin(self, problem):
+    def begin(self, problem: Any) -> Self:
         """See :meth:`Loss.begin`."""
         for name, known in (
             ("form", ("binary", "pairwise")),
@@ -103,7 +107,9 @@ class OrderedWeightedLoss(Loss):
             )
         return np.pad(theta[:n_negatives], (0, max(0, n_negatives - theta.size)))
 
-    def forward(self, scores, targets, weights):
+    def forward(
+        self, scores: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
         """Mean over a row's positives of its ordered weighted loss, summed over the rows."""
         if not scores.shape[1]:  # a batch without a label, and nothing proposed
             return scores.sum()
@@ -127,7 +133,7 @@ class OrderedWeightedLoss(Loss):
         return (share[rows, columns] * costs).sum()
 
 
-def snm_weights(n_negatives, pool_size, k):
+def snm_weights(n_negatives: int, pool_size: int, k: int) -> NDArray[np.float64]:
     r"""Weights by rank that stochastic negative mining induces in expectation.
 
     The class of rank j counts when it is among the `pool_size` drawn uniformly without replacement
@@ -182,5 +188,5 @@ def _named_weights(name, k, pool_size, n_negatives):
     if name == "snm":
         if not isinstance(pool_size, (int, np.integer)) or pool_size < 1:
             raise ValueError(f"theta='snm' needs pool_size, a positive integer; got {pool_size!r}.")
-        return snm_weights(n_negatives, min(pool_size, n_negatives), k)
+        return snm_weights(n_negatives, int(min(pool_size, n_negatives)), int(k))
     raise ValueError(f"theta={name!r} is unknown: 'top-k', 'snm' or an array.")

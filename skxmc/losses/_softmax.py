@@ -1,5 +1,7 @@
 """Softmax over a shortlist, corrected for how its negatives were drawn."""
 
+from __future__ import annotations
+
 from skxmc._lazy import torch
 from skxmc.losses._base import Loss
 
@@ -29,10 +31,16 @@ class SampledSoftmax(Loss):
     uses_log_expected = True
     _decoupled = False
 
-    def __init__(self, log_q=True):
+    def __init__(self, log_q: bool = True):
         self.log_q = log_q
 
-    def forward(self, scores, targets, weights, log_expected=None):
+    def forward(
+        self,
+        scores: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        log_expected: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Mean over the positives of ``log(sum exp) - score``, summed over the rows."""
         counts = weights > 0
         positive = counts & (targets > 0)

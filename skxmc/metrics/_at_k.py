@@ -1,13 +1,25 @@
 """The metrics. Each prepares a ranking, marks its hits, and averages a gain per row."""
 
+from __future__ import annotations
+
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import ArrayLike
+
+from skxmc._typing import MatrixLike
 
 from ._inputs import _check_propensities
 from ._ranking import _hits, _prepare, _rank_sparse
 
 
-def precision_at_k(y_true, y_score, k=5, *, labels=None, skip_unlabeled=False):
+def precision_at_k(
+    y_true: MatrixLike,
+    y_score: MatrixLike,
+    k: int = 5,
+    *,
+    labels: ArrayLike | None = None,
+    skip_unlabeled: bool = False,
+) -> float:
     """Precision at k: the share of the k best ranked labels that are true.
 
     The number of hits is divided by k in each row, also where the row has fewer than k true labels
@@ -73,7 +85,14 @@ def precision_at_k(y_true, y_score, k=5, *, labels=None, skip_unlabeled=False):
     return _mean(_hits(y, ranked).sum(axis=1) / k, y, skip_unlabeled)
 
 
-def recall_at_k(y_true, y_score, k=5, *, labels=None, skip_unlabeled=False):
+def recall_at_k(
+    y_true: MatrixLike,
+    y_score: MatrixLike,
+    k: int = 5,
+    *,
+    labels: ArrayLike | None = None,
+    skip_unlabeled: bool = False,
+) -> float:
     """Recall at k: the share of a row's true labels that are among its k best ranked.
 
     The number of hits is divided by the number of true labels, also where that exceeds k; then the
@@ -118,7 +137,14 @@ def recall_at_k(y_true, y_score, k=5, *, labels=None, skip_unlabeled=False):
     return _mean(_hits(y, ranked).sum(axis=1) / n_true, y, skip_unlabeled)
 
 
-def ndcg_at_k(y_true, y_score, k=5, *, labels=None, skip_unlabeled=False):
+def ndcg_at_k(
+    y_true: MatrixLike,
+    y_score: MatrixLike,
+    k: int = 5,
+    *,
+    labels: ArrayLike | None = None,
+    skip_unlabeled: bool = False,
+) -> float:
     """Normalised discounted cumulative gain at k.
 
     A hit at place j = 1, 2, ... gains 1 / log2(j + 1). The sum over the k first places is divided
@@ -164,7 +190,15 @@ def ndcg_at_k(y_true, y_score, k=5, *, labels=None, skip_unlabeled=False):
     return _mean(_dcg(_hits(y, ranked)) / _ideal_dcg(y, k), y, skip_unlabeled)
 
 
-def psp_at_k(y_true, y_score, k=5, *, propensities, labels=None, skip_unlabeled=False):
+def psp_at_k(
+    y_true: MatrixLike,
+    y_score: MatrixLike,
+    k: int = 5,
+    *,
+    propensities: ArrayLike,
+    labels: ArrayLike | None = None,
+    skip_unlabeled: bool = False,
+) -> float:
     """Propensity-scored precision at k: precision that counts a hit on label l 1 / p_l times.
 
     It is a **ratio of two dataset means**, for each k anew, and not a mean of ratios: the mean
@@ -218,7 +252,15 @@ def psp_at_k(y_true, y_score, k=5, *, propensities, labels=None, skip_unlabeled=
     return _ratio(gains.sum(), ideal.sum())
 
 
-def psndcg_at_k(y_true, y_score, k=5, *, propensities, labels=None, skip_unlabeled=False):
+def psndcg_at_k(
+    y_true: MatrixLike,
+    y_score: MatrixLike,
+    k: int = 5,
+    *,
+    propensities: ArrayLike,
+    labels: ArrayLike | None = None,
+    skip_unlabeled: bool = False,
+) -> float:
     """Propensity-scored nDCG at k: nDCG in which a hit on label l gains 1 / p_l times as much.
 
     Like :func:`psp_at_k` a **ratio of two dataset means**, for each k anew. Both means are of the
@@ -267,7 +309,14 @@ def psndcg_at_k(y_true, y_score, k=5, *, propensities, labels=None, skip_unlabel
     return _ratio((_dcg(gains) / norm).sum(), (_dcg(ideal) / norm).sum())
 
 
-def label_coverage_at_k(y_true, y_score, k=5, *, labels=None, skip_unlabeled=False):
+def label_coverage_at_k(
+    y_true: MatrixLike,
+    y_score: MatrixLike,
+    k: int = 5,
+    *,
+    labels: ArrayLike | None = None,
+    skip_unlabeled: bool = False,
+) -> float:
     """Label coverage at k: the share of the labels that are found at least once.
 
     A label is found if it is true and among the k best ranked in one row or more. The share is of

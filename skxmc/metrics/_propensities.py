@@ -1,13 +1,20 @@
 """How likely a relevant label is to have been assigned: the propensity model of Jain et al."""
 
+from __future__ import annotations
+
 import numbers
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skxmc._typing import MatrixLike
 
 from ._inputs import _indicator
 
 
-def propensities(Y_train, A=0.55, B=1.5, *, labels=None):
+def propensities(
+    Y_train: MatrixLike, A: float = 0.55, B: float = 1.5, *, labels: ArrayLike | None = None
+) -> NDArray[np.float64]:
     """Propensity of each label: the chance that a label which applies was assigned at all.
 
     p_l = 1 / (1 + C (N_l + B)^-A) with C = (ln N - 1) (B + 1)^A, where N is the number of training

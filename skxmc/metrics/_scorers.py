@@ -1,7 +1,11 @@
 """The metrics as scikit-learn scorers: `make_scorer` with everything bound, and no class."""
 
-import numbers
+from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from numpy.typing import ArrayLike
 from sklearn.metrics import make_scorer
 
 from . import _at_k
@@ -22,7 +26,9 @@ def _scorer(metric, k, **bound):
     return make_scorer(metric, response_method=_RESPONSE_METHOD, k=_check_k(k), **bound)
 
 
-def precision_at_k_scorer(k=5, *, labels=None, skip_unlabeled=False):
+def precision_at_k_scorer(
+    k: int = 5, *, labels: ArrayLike | None = None, skip_unlabeled: bool = False
+) -> Callable[..., float]:
     """Scorer of :func:`precision_at_k`, for `scoring=`.
 
     It calls `decision_function`, or `predict_proba` where there is none; either may return dense
@@ -61,7 +67,9 @@ def precision_at_k_scorer(k=5, *, labels=None, skip_unlabeled=False):
     return _scorer(_at_k.precision_at_k, k, labels=labels, skip_unlabeled=skip_unlabeled)
 
 
-def recall_at_k_scorer(k=5, *, labels=None, skip_unlabeled=False):
+def recall_at_k_scorer(
+    k: int = 5, *, labels: ArrayLike | None = None, skip_unlabeled: bool = False
+) -> Callable[..., float]:
     """Scorer of :func:`recall_at_k`; see :func:`precision_at_k_scorer`.
 
     Parameters
@@ -91,7 +99,9 @@ def recall_at_k_scorer(k=5, *, labels=None, skip_unlabeled=False):
     return _scorer(_at_k.recall_at_k, k, labels=labels, skip_unlabeled=skip_unlabeled)
 
 
-def ndcg_at_k_scorer(k=5, *, labels=None, skip_unlabeled=False):
+def ndcg_at_k_scorer(
+    k: int = 5, *, labels: ArrayLike | None = None, skip_unlabeled: bool = False
+) -> Callable[..., float]:
     """Scorer of :func:`ndcg_at_k`; see :func:`precision_at_k_scorer`.
 
     Parameters
@@ -121,7 +131,9 @@ def ndcg_at_k_scorer(k=5, *, labels=None, skip_unlabeled=False):
     return _scorer(_at_k.ndcg_at_k, k, labels=labels, skip_unlabeled=skip_unlabeled)
 
 
-def psp_at_k_scorer(k=5, *, propensities, labels=None):
+def psp_at_k_scorer(
+    k: int = 5, *, propensities: ArrayLike, labels: ArrayLike | None = None
+) -> Callable[..., float]:
     """Scorer of :func:`psp_at_k`; see :func:`precision_at_k_scorer`.
 
     Parameters
@@ -152,7 +164,9 @@ def psp_at_k_scorer(k=5, *, propensities, labels=None):
     return _scorer(_at_k.psp_at_k, k, propensities=propensities, labels=labels)
 
 
-def psndcg_at_k_scorer(k=5, *, propensities, labels=None):
+def psndcg_at_k_scorer(
+    k: int = 5, *, propensities: ArrayLike, labels: ArrayLike | None = None
+) -> Callable[..., float]:
     """Scorer of :func:`psndcg_at_k`; see :func:`precision_at_k_scorer`.
 
     Parameters
@@ -183,7 +197,9 @@ def psndcg_at_k_scorer(k=5, *, propensities, labels=None):
     return _scorer(_at_k.psndcg_at_k, k, propensities=propensities, labels=labels)
 
 
-def label_coverage_at_k_scorer(k=5, *, labels=None):
+def label_coverage_at_k_scorer(
+    k: int = 5, *, labels: ArrayLike | None = None
+) -> Callable[..., float]:
     """Scorer of :func:`label_coverage_at_k`; see :func:`precision_at_k_scorer`.
 
     Parameters
@@ -211,7 +227,13 @@ def label_coverage_at_k_scorer(k=5, *, labels=None):
     return _scorer(_at_k.label_coverage_at_k, k, labels=labels)
 
 
-def ranking_scorers(k=(1, 3, 5), propensities=None, *, labels=None, skip_unlabeled=False):
+def ranking_scorers(
+    k: int | Iterable[int] = (1, 3, 5),
+    propensities: ArrayLike | None = None,
+    *,
+    labels: ArrayLike | None = None,
+    skip_unlabeled: bool = False,
+) -> dict[str, Callable[..., float]]:
     """Scorers of the metrics that the literature reports, by name, for `scoring=`.
 
     scikit-learn asks the estimator for its scores once for all of them.
@@ -246,14 +268,14 @@ def ranking_scorers(k=(1, 3, 5), propensities=None, *, labels=None, skip_unlabel
     >>> list(ranking_scorers(k=3, propensities=[0.2, 0.9]))
     ['P@3', 'nDCG@3', 'PSP@3', 'PSnDCG@3']
     """
-    ks = [k] if isinstance(k, numbers.Number) else list(k)
+    ks = list(k) if isinstance(k, Iterable) else [k]
     if not ks:
         raise ValueError("k is empty: name at least one rank, such as k=(1, 3, 5).")
-    rows = {"labels": labels, "skip_unlabeled": skip_unlabeled}
+    rows: dict[str, Any] = {"labels": labels, "skip_unlabeled": skip_unlabeled}
     scorers = {f"P@{j}": precision_at_k_scorer(j, **rows) for j in ks}
     scorers |= {f"nDCG@{j}": ndcg_at_k_scorer(j, **rows) for j in ks}
     if propensities is not None:
-        weights = {"labels": labels, "propensities": propensities}
+        weights: dict[str, Any] = {"labels": labels, "propensities": propensities}
         scorers |= {f"PSP@{j}": psp_at_k_scorer(j, **weights) for j in ks}
         scorers |= {f"PSnDCG@{j}": psndcg_at_k_scorer(j, **weights) for j in ks}
     return scorers

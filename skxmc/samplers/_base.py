@@ -230,6 +230,31 @@ class Sampler(BaseEstimator):
         """
         raise NotImplementedError
 
+    def get_state(self):
+        """What a checkpoint keeps of a run: all that `begin` and the methods after it have stored.
+
+        Override both this and :meth:`set_state` where that is more than a checkpoint can hold.
+
+        Returns
+        -------
+        dict
+            By name: None, numbers, strings, arrays, csr arrays, numpy Generators, and lists,
+            tuples and dicts of these. Here, the attributes that are neither parameters nor
+            `problem_`.
+        """
+        own = {"problem_", *self.get_params(deep=False)}
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def set_state(self, state):
+        """Go on from such a state; called after :meth:`begin`, and before an epoch begins.
+
+        Parameters
+        ----------
+        state : dict
+            What :meth:`get_state` returned.
+        """
+        vars(self).update(state)
+
     def __add__(self, other):
         if not hasattr(other, "propose"):
             return NotImplemented
@@ -327,6 +352,15 @@ class UnionSampler(Sampler):
     def embed_labels(self, centroids):
         """One part's way after the other's; most have none."""
         return self.second.embed_labels(self.first.embed_labels(centroids))
+
+    def get_state(self):
+        """Both parts' states."""
+        return {"first": self.first.get_state(), "second": self.second.get_state()}
+
+    def set_state(self, state):
+        """See :meth:`Sampler.set_state`."""
+        self.first.set_state(state["first"])
+        self.second.set_state(state["second"])
 
     def propose(self, rows, rng):
         """Both parts' proposals."""

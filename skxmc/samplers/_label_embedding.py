@@ -105,6 +105,19 @@ class LabelEmbeddingSampler(LookUpSampler):
         embeddings = torch.from_numpy(unit_rows(self.embed_labels(centroids)))
         return embeddings.to(network.label_weights.device), None
 
+    def get_state(self):
+        """The layers of the map as arrays."""
+        state = super().get_state()
+        if self._map is not None:
+            state["_map"] = [[part.numpy() for part in layer] for layer in self._map.layers]
+        return state
+
+    def set_state(self, state):
+        """See :meth:`Sampler.set_state`."""
+        super().set_state(state)
+        if self._map is not None:
+            self._map = LabelMap(layers=state["_map"])
+
     @property
     def shortlist_size(self):
         """The number of candidates."""
@@ -118,7 +131,10 @@ class LabelEmbeddingSampler(LookUpSampler):
 class LabelMap:
     """The affine map from centroids to embeddings, u = A c + a, and how it is trained."""
 
-    def __init__(self, width, n_hidden, rng):
+    def __init__(self, width=None, n_hidden=None, rng=None, layers=None):
+        if layers is not None:  # as they were learnt
+            self.layers = [tuple(map(torch.from_numpy, layer)) for layer in layers]
+            return
         if n_hidden is None:
             self.layers = [(torch.eye(width), torch.zeros(width))]
             return

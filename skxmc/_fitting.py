@@ -1,0 +1,287 @@
+"""How a fit runs: what the estimator's `fit` and `partial_fit` are made of."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from skxmc._callbacks import Tasks
+from skxmc._checkpoint import encode
+from skxmc._choices import choose_fusion, choose_tail_bias
+from skxmc._ensemble import begin
+from skxmc._inputs import as_rows, check_hidden_sizes, find_device, take
+from skxmc._network import Weights
+from skxmc._predictor import UNSEEN, Kept
+from skxmc._targets import positive_weights, refuse_lists, select_labels, tail_offsets
+from skxmc._threads import count_threads
+from skxmc.losses import make_loss
+from skxmc.metrics import precision_at_k
+from skxmc.samplers import make_sampler
+
+# The fitted attributes that hold an entry for each epoch.
+_CURVES = (
+    "loss_curve_", "hardness_curve_", "epoch_seconds_", "active_fraction_", "validation_scores_",
+)  # fmt: skip
+
+# Up to here a copy of the weights after each epoch is kept for Ctrl-C: it is less than what the
+# libraries take. The memory of a large model is not doubled for it.
+_FEW_BYTES = 2**28
+
+
+class Fitting:
+    """Methods of XMCClassifier between its parameters and its fitted attributes."""
+
+    def _is_fitted(self):
+        return hasattr(self, "label_weights_")
+
+    def _validate(self, X, y, reset):
+        refuse_lists(y)
+        return validate_data(
+            self, X, y, accept_sparse="csr", dtype=[np.float32, np.float64], multi_output=True,
+            reset=reset,
+        )  # fmt: skip
+
+    def _begin(self, X, Y, counts, n_rows, seed, schedule, n_epochs, go_on, passed_over=None):
+        """An ensemble ready to train on X and Y, and which labels its columns are.
+
+        A label without a row is no use as a negative either: train on those that have one.
+        `counts` (L,) of labels and `n_rows` include the rows trained before.
+        """
+        sizes, device = check_hidden_sizes(self.hidden_layer_sizes), find_device(self.device)
+        known = self.label_biases_ > UNSEEN if go_on else np.zeros(len(counts), bool)
+        seen = np.flatnonzero(known | (counts > 0))
+        weights = positive_weights(self.positive_weight, counts, n_rows)
+        # A GPU is busy with one stream of batches.
+        n_threads = 1 if device != "cpu" else count_threads(self.n_jobs, X.shape[0], 10_000)
+        ensemble = begin(
+            as_rows(X), select_labels(Y, seen), counts[seen], n_rows, len(counts),
+            sizes=sizes, residual=self.residual,
+            sampler=make_sampler(self.sampler), loss=make_loss(self.loss),
+            n_members=self.n_estimators, batch_size=self.batch_size,
+            device=device, n_threads=n_threads, seed=seed, log=self._log,
+            passed_over=passed_over or [None] * self.n_estimators,
+            start=self._members(sizes, seen, known) if go_on else None,
+            n_epochs=n_epochs, learning_rate=self.learning_rate_init, schedule=schedule,
+            dropout=self.dropout, positive_weights=None if weights is None else weights[seen],
+        )  # fmt: skip
+        self.label_counts_, self.n_samples_seen_ = counts, n_rows
+        self.tail_offsets_ = tail_offsets(counts, n_rows)
+        return ensemble, seen
+
+    def _members(self, sizes, seen, known):
+        """The members of the fitted network, to train on: see `start` of `begin`."""
+        n = self.n_estimators
+        wide = self._weights(self.label_biases_)
+        found = tuple(len(b) for b in self.hidden_biases_), self.residual_ is not None
+        if found != (tuple(n * size for size in sizes), self.residual):
+            raise ValueError(
+                f"The fitted network has hidden layers of {found[0]} units for all members, and "
+                f"residual={found[1]}; n_estimators={n}, hidden_layer_sizes={sizes} and "
+                f"residual={self.residual} ask for another. Set them back, or fit a clone."
+            )
+        rows = seen[known[seen]]
+        start = []
+        for m, part in enumerate(wide.split(n)):
+            part = replace(
+                part, labels=part.labels[rows] * np.float32(n),
+                label_biases=part.label_biases[rows],
+            )  # fmt: skip
+            features, labels, biases, *dense = (array[m] for array in self._memory)
+            start.append((part, [features, labels[seen], biases[seen], *dense], known[seen]))
+        return start
+
+    def _start(self, ensemble, seen, X, y, go_on):
+        """Begin the curves, or go on with them; the callbacks, if any, hear that a fit begins."""
+        if not go_on:
+            self.loss_curve_, self.hardness_curve_, self.epoch_seconds_ = [], [], []
+            self.active_fraction_ = [] if ensemble.reports_active else None
+            self.validation_scores_ = [] if self.early_stopping else None
+        for name in _CURVES:  # copies: an error leaves those of the fit before
+            curve = getattr(self, name)
+            setattr(self, name, curve if curve is None else [*curve])
+        if self.early_stopping and self.validation_scores_ is None:  # from now on
+            self.validation_scores_ = []
+        if ensemble.reports_active and self.active_fraction_ is None:
+            self.active_fraction_ = []
+
+        def fitted():
+            embeddings = self._embeddings(ensemble)
+            weights = ensemble.network().weights()
+            return {
+                "tail_bias_": 0.0 if self.tail_bias == "auto" else self.tail_bias,
+                "late_fusion_": None if self.late_fusion == "auto" else self.late_fusion,
+                **self._attributes(ensemble, weights, seen, embeddings),
+            }
+
+        return Tasks(self, X, y, ensemble.trainers[0].n_epochs, ensemble.n_steps, fitted)
+
+    def _train(self, ensemble, held_out, seen, tasks, interrupt, saved=None):
+        """Run the epochs; where rows are held out, go back to the weights of the best.
+
+        `seen` says which labels the trainers' columns are; `saved` is the checkpoint, if any.
+        """
+        best, weights, since, first = -1.0, None, 0, 0
+        n_epochs = ensemble.trainers[0].n_epochs
+        last = None  # the weights after the last epoch, for an interrupt in the next
+        keeps_last = interrupt.holds and not held_out and ensemble.n_bytes <= _FEW_BYTES
+        if saved:
+            encode([trainer.sampler.get_state() for trainer in ensemble.trainers], {}, "sampler")
+            if saved.epoch:
+                best, weights, since, first = self._resume(ensemble, saved)
+        for epoch in range(first, n_epochs):
+            start = time.perf_counter()
+            with tasks.epoch() as tick:
+                loss, hardness, active = ensemble.epoch(epoch, tick, interrupt.stop)
+            if interrupt.asked and ensemble.n_done < ensemble.n_steps:
+                if not epoch:
+                    raise KeyboardInterrupt("The fit was interrupted in its first epoch.")
+                where = f"in epoch {epoch + 1} of {n_epochs}"
+                interrupt.how = f"{where}, {ensemble.go_back(epoch, weights, last, saved)}"
+                break
+            self.loss_curve_.append(loss)
+            self.hardness_curve_.append(hardness)
+            if active is not None:
+                self.active_fraction_.append(active)
+            self.epoch_seconds_.append(time.perf_counter() - start)
+            if held_out:
+                X_held, Y_held = held_out
+                labels, _ = ensemble.predictor().topk(X_held, Y_held.shape[0], 1)
+                score = precision_at_k(Y_held, seen[labels], k=1)
+                self.validation_scores_.append(score)
+                since = 0 if score > best else since + 1
+                if score > best:
+                    weights = None  # room for the next
+                    best, weights = score, ensemble.checkpoint()
+            self._log(self._progress(epoch, n_epochs, ensemble.n_rows))
+            if since >= self.n_iter_no_change:
+                self._log(f"precision@1 has not risen for {since} epochs: stopped")
+                break
+            if tasks.stopped:
+                self._log("a callback stopped the fit")
+                break
+            if epoch + 1 == n_epochs:
+                break
+            if saved and saved.due(epoch + 1):
+                saved.save(epoch + 1, self._state(ensemble, best, weights, since))
+            if interrupt.asked:
+                interrupt.how = f"after epoch {epoch + 1} of {n_epochs}"
+                break
+            if keeps_last:
+                last = None
+                last = ensemble.checkpoint()
+        self.n_iter_ = len(self.loss_curve_)
+        if weights:
+            ensemble.restore(weights)
+        ensemble.check_weights()
+
+    def _state(self, ensemble, best, weights, since):
+        """All that the epochs to come depend on, and the curves so far."""
+        return {
+            "members": ensemble.get_state(),
+            "curves": {name: getattr(self, name) for name in _CURVES},
+            "best": best,
+            "weights": weights and [[vars(part), memory] for part, memory in weights],
+            "since": since,
+        }
+
+    def _resume(self, ensemble, saved):
+        """Go on from the checkpoint; returns what `_train` was at."""
+        with saved.naming():
+            state = saved.load()
+            ensemble.set_state(state["members"])
+            for name in _CURVES:
+                setattr(self, name, state["curves"][name])
+            weights = [(Weights(**part), memory) for part, memory in state["weights"] or ()]
+        self._log(f"goes on after epoch {saved.epoch}, from {saved.path}")
+        return state["best"], weights or None, state["since"], saved.epoch
+
+    def _progress(self, epoch, n_epochs, n_rows):
+        seconds = self.epoch_seconds_[-1]
+        held = f"  held-out P@1 {self.validation_scores_[-1]:.4f}" if self.early_stopping else ""
+        active = f"  active {self.active_fraction_[-1]:.1%}" if self.active_fraction_ else ""
+        return (
+            f"epoch {epoch + 1:3d}/{n_epochs}  loss {self.loss_curve_[-1]:8.4f}{active}{held}"
+            f"  {seconds:6.1f} s  {n_rows / seconds:9,.0f} rows/s"
+        )
+
+    def _log(self, text):
+        if self.verbose:
+            print(f"[XMCClassifier] {text}", flush=True)
+
+    def _store(self, ensemble, seen):
+        """Keep what predicts, and what Adagrad remembers, as fitted attributes."""
+        self._memory = ensemble.memory(seen, len(self.classes_))
+        embeddings = self._embeddings(ensemble)
+        weights = ensemble.finish(seen)
+        for name, value in self._attributes(ensemble, weights, seen, embeddings).items():
+            setattr(self, name, value)
+
+    def _embeddings(self, ensemble):
+        if self.late_fusion is None and ensemble.shortlist_size is None:
+            return None
+        return ensemble.embeddings()
+
+    def _attributes(self, ensemble, weights, seen, embeddings):
+        """The fitted attributes that predict, with a row for each label, seen or not."""
+        n_labels = len(self.classes_)
+
+        def spread(array, fill):
+            if array is None or len(array) == n_labels:
+                return array
+            out = np.full((n_labels, *array.shape[1:]), fill, np.float32)
+            out[seen] = array
+            return out
+
+        return {
+            "feature_weights_": weights.features,
+            "hidden_weights_": weights.hidden,
+            "hidden_biases_": weights.hidden_biases,
+            "residual_": weights.residual,
+            "label_weights_": spread(weights.labels, 0),
+            "label_biases_": spread(weights.label_biases, UNSEEN),
+            "label_embeddings_": spread(embeddings, 0),
+            "shortlist_size_": ensemble.shortlist_size,
+            "_kept": Kept(),
+        }
+
+    def _choose_tail_bias(self, ensemble, held_out, seen, Y):
+        """Choose the tail bias by rows held out, or that one member has not visited."""
+        self.tail_bias_ = 0.0 if self.tail_bias == "auto" else self.tail_bias
+        if self.tail_bias != "auto":
+            return
+        if held_out is not None:
+            held_out = [(ensemble.predictor(), *held_out)]
+        else:
+            held_out = [
+                (ensemble.predictor(slice(m, m + 1)), take(trainer.X, rows), Y[rows])
+                for m, trainer in enumerate(ensemble.trainers)
+                if len(rows := np.flatnonzero(~trainer.visited))
+            ]
+        if held_out:
+            self.tail_bias_ = choose_tail_bias(held_out, self.tail_offsets_[seen], seen)
+            self._log(f"tail bias: {self.tail_bias_}")
+
+    def _choose_fusion(self, held_out):
+        """Choose the weight of late fusion by the rows held out, where that is asked for."""
+        self.late_fusion_ = self.late_fusion
+        if self.late_fusion == "auto":
+            X, Y = held_out
+            n = min(5, len(self.classes_))
+            rankings = self._predictor(X, self.tail_bias_).rankings(X, Y.shape[0], n)
+            self.late_fusion_ = choose_fusion(rankings, Y)
+            self._log(f"late fusion: beta {self.late_fusion_}")
+
+    def _parameters(self):
+        """What tells this fit from others; names and what they stand for are the same."""
+        return self.get_params(deep=False) | {
+            "sampler": make_sampler(self.sampler),
+            "loss": make_loss(self.loss),
+            "hidden_layer_sizes": check_hidden_sizes(self.hidden_layer_sizes),
+        }
+
+    def _weights(self, biases):
+        return Weights(
+            self.feature_weights_, self.hidden_weights_, self.hidden_biases_,
+            self.label_weights_, biases, self.residual_,
+        )  # fmt: skip
