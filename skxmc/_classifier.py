@@ -123,7 +123,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
     random_state : int, RandomState instance or None, default=None
         Seeds the initial weights, the order of rows, dropout and sampling.
     verbose : int, default=0
-        1: print a line an epoch.
+        1: print a line an epoch, and every five seconds how far look-ups and predictions are.
 
     Attributes
     ----------
@@ -581,7 +581,8 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
             self.label_biases_, self.residual_, self.label_embeddings_, tail_bias, self.device,
         )  # fmt: skip
         predictor = self._kept.get(parts, lambda: self._make_predictor(tail_bias))
-        return replace(predictor, n_threads=count_threads(self.n_jobs, X.shape[0], 1_000))
+        n_threads = count_threads(self.n_jobs, X.shape[0], 1_000)
+        return replace(predictor, n_threads=n_threads, log=self._log if self.verbose else None)
 
     def _make_predictor(self, tail_bias):
         biases = self.label_biases_

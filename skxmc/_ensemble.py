@@ -60,6 +60,13 @@ class Ensemble:
         self.reports_active = trainers[0].loss.reports_active
         self.shortlist_size = trainers[0].sampler.shortlist_size
 
+    @staticmethod
+    def kernels_are_compiled():
+        """Whether the first step needs not wait for that."""
+        from skxmc import _kernels
+
+        return _kernels.are_compiled()
+
     @property
     def n_steps(self):
         """Steps of all members in an epoch."""

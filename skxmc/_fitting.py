@@ -65,6 +65,8 @@ class Fitting:
             n_epochs=n_epochs, learning_rate=self.learning_rate_init, schedule=schedule,
             dropout=self.dropout, positive_weights=None if weights is None else weights[seen],
         )  # fmt: skip
+        if self.verbose and device == "cpu" and not ensemble.kernels_are_compiled():
+            self._log("compiles the kernels, once on this machine: about half a minute")
         self.label_counts_, self.n_samples_seen_ = counts, n_rows
         self.tail_offsets_ = tail_offsets(counts, n_rows)
         return ensemble, seen

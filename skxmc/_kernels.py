@@ -11,6 +11,8 @@ arrays: rows of a CSR matrix, or the rows of a padded (B, m) array. An id of -1 
 The twin of this file in plain torch is `_ends.py`; the two are tested against each other.
 """
 
+from pathlib import Path
+
 import numba
 import numpy as np
 from llvmlite import ir
@@ -22,6 +24,14 @@ from numba.extending import intrinsic
 _REORDER = {"reassoc", "contract", "nsz", "arcp"}
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 _jit_reorder = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_REORDER)
+
+
+def are_compiled():
+    """Whether machine code of these kernels, as they stand here, is on disk or in memory."""
+    if gather_sum.signatures:
+        return True
+    at = gather_sum.py_func.__code__.co_firstlineno
+    return any(Path(gather_sum.stats.cache_path).glob(f"_kernels.gather_sum-{at}.*.nbi"))
 
 
 @intrinsic

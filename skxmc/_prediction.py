@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from skxmc._ends import Rows
 from skxmc._index import ExactIndex
 from skxmc._lazy import torch
 from skxmc._network import Network, hidden_vectors
+from skxmc._progress import telling
 from skxmc._threads import blocks
 
 Ranking: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]  # labels, scores: (n, k) each
@@ -30,16 +31,18 @@ def rank(
     k: int,
     n_threads: int,
     index: ExactIndex | None = None,
+    log: Callable[[str], object] | None = None,
 ) -> Ranking:
     """The k best labels of each row: labels (n, k) int64 and scores (n, k) float32, best first.
 
-    `index`: built over the network's labels before, which spares single rows its making.
+    `index`: built over the network's labels before, which spares single rows its making. `log`
+    hears how far it is.
     """
     labels, scores = np.empty((n_rows, k), np.int64), np.empty((n_rows, k), np.float32)
     table = network.labels
     if index is None:
         index = ExactIndex(n_threads=n_threads).build(table.weights, table.biases)
-    for block in blocks(n_rows, _ROWS):
+    for block in telling(blocks(n_rows, _ROWS), "ranked", n_rows, log):
         hidden = hidden_vectors(network, X, np.arange(block.start, block.stop), n_threads)
         scores[block], labels[block] = index.topk(hidden, k, n_threads=n_threads)
     return labels, scores
@@ -108,11 +111,15 @@ def fuse(ranking: Ranking, other: Ranking, beta: float, k: int) -> Ranking:
 
 
 def dense_scores(
-    network: Network, X: Rows | np.ndarray, n_threads: int
+    network: Network,
+    X: Rows | np.ndarray,
+    n_threads: int,
+    log: Callable[[str], object] | None = None,
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Blocks of rows and their scores of all labels: yields (slice, (B, L) float32)."""
     table = network.labels
-    for block in blocks(X.shape[0], max(1, min(_ROWS, _CELLS // network.n_labels))):
+    size = max(1, min(_ROWS, _CELLS // network.n_labels))
+    for block in telling(blocks(X.shape[0], size), "scored", X.shape[0], log):
         hidden = hidden_vectors(network, X, np.arange(block.start, block.stop), n_threads)
         yield block, torch.addmm(table.biases, hidden, table.weights.T).cpu().numpy()
 

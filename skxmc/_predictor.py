@@ -34,6 +34,7 @@ class Predictor:
     embeddings: np.ndarray | None = None
     shortlist_size: int | None = None
     index: ExactIndex | None = None
+    log: Callable[[str], object] | None = None  # hears how far a ranking of many rows is
 
     def topk(self, X: Rows | np.ndarray, n_rows: int, k: int, beta: float | None = None) -> Ranking:
         """The k best labels: labels (n, k) int64, scores (n, k) float32; beta: of late fusion."""
@@ -43,7 +44,7 @@ class Predictor:
 
     def _topk(self, X, n_rows, k, beta):
         if beta is None and not self._confined(k):
-            return rank(self.network, X, n_rows, k, self.n_threads, self.index)
+            return rank(self.network, X, n_rows, k, self.n_threads, self.index, self.log)
         by_score, by_cosine = self.rankings(X, n_rows, k)
         if beta is None:
             return by_score[0][:, :k], by_score[1][:, :k]
@@ -57,7 +58,7 @@ class Predictor:
         )
         if self._confined(k):
             return rank_among(self.network, near[0], X, self.n_threads), near
-        return rank(self.network, X, n_rows, n, self.n_threads, self.index), near
+        return rank(self.network, X, n_rows, n, self.n_threads, self.index, self.log), near
 
     def dense(self, X: Rows | np.ndarray) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Blocks of rows and their scores of all labels: yields (slice, (B, L) float32)."""
@@ -66,7 +67,7 @@ class Predictor:
             near, _ = rank_by_cosine(
                 self.network, self.embeddings, self.seen, X, X.shape[0], confined, self.n_threads
             )
-        for block, scores in dense_scores(self.network, X, self.n_threads):
+        for block, scores in dense_scores(self.network, X, self.n_threads, self.log):
             if confined:
                 kept = np.take_along_axis(scores, near[block], 1)
                 scores[:] = UNSEEN

@@ -1,5 +1,9 @@
 """Training that goes on: partial_fit, warm_start, and the callbacks of scikit-learn."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -12,7 +16,7 @@ from sklearn.utils.fixes import parse_version
 
 from skxmc import XMCClassifier
 from skxmc._network import Weights
-from skxmc.datasets import make_xmc
+from skxmc.datasets import load_xmc_file, make_xmc, save_xmc_file
 from skxmc.metrics import precision_at_k, precision_at_k_scorer, propensities
 
 FAST = {"hidden_layer_sizes": (16,), "max_iter": 2, "batch_size": 32, "n_jobs": 1}
@@ -383,3 +387,63 @@ def test_an_error_in_a_callback_ends_the_fit_and_nothing_is_left(data):
         clf.fit(*data)
     assert recorder.told[-1] == ("teardown", "fit")
     assert not hasattr(clf, "_callback_fit_ctx")
+
+
+# -- long work outside the epochs ------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Lines of progress at once, and small blocks."""
+    monkeypatch.setattr("skxmc._progress.SECONDS", -1)
+    monkeypatch.setattr("skxmc.datasets._files._SECONDS", -1)
+    monkeypatch.setattr("skxmc._prediction._ROWS", 200)
+
+
+def test_rankings_say_how_far_they_are(data, capsys, impatient):
+    X, Y = data
+    clf = xmc("uniform", verbose=1).fit(X, Y)
+    capsys.readouterr()
+    clf.predict_topk(X)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(", ")[0] for line in lines] == [
+        "[XMCClassifier] ranked: 200 of 600 rows",
+        "[XMCClassifier] ranked: 400 of 600 rows",
+    ]
+    clf.decision_function(X)
+    assert "scored: 400 of 600 rows" in capsys.readouterr().out
+    clf.set_params(verbose=0).predict_topk(X)
+    assert capsys.readouterr().out == ""
+
+
+def test_look_ups_say_how_far_they_are(capsys, impatient):
+    X, Y = make_xmc(33_000, 400, 60, random_state=0)
+    xmc("mips", verbose=1, max_iter=1, batch_size=1024, n_estimators=1, tail_bias=0.0).fit(X, Y)
+    assert "looked up: 11,000 of 33,000 rows" in capsys.readouterr().out
+
+
+def test_files_say_how_far_they_are(data, capsys, impatient, tmp_path):
+    save_xmc_file(tmp_path / "data.txt", *data)
+    load_xmc_file(tmp_path / "data.txt")
+    assert capsys.readouterr().out == ""
+    load_xmc_file(tmp_path / "data.txt", verbose=1)
+    assert "[load_xmc_file] 600 rows  100%" in capsys.readouterr().out
+
+
+def test_the_first_fit_on_a_machine_says_that_it_compiles(tmp_path):
+    code = """if True:
+        from skxmc import XMCClassifier
+        from skxmc.datasets import make_xmc
+        XMCClassifier(verbose=1, max_iter=1, n_jobs=1, hidden_layer_sizes=(2,), n_estimators=1,
+                      sampler="uniform", tail_bias=0.0).fit(*make_xmc(50, 50, 5, random_state=0))"""
+    told = []
+    for _ in range(2):
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        told.append("compiles the kernels" in run.stdout)
+    assert told == [True, False]

@@ -39,6 +39,7 @@ LEVELS = {
     "_mapped": 2,
     "_format": 0,
     "_kernels": 0,
+    "_progress": 0,
     "_stratify": 0,
     "_threads": 0,
     "losses": 1,

@@ -28,7 +28,9 @@ _HEADER = re.compile(rb"[ \t]*([+-]?\d+)[ \t]+([+-]?\d+)[ \t]+([+-]?\d+)[ \t]*\r
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some Windows editors put it before UTF-8 text
 
 
-def load_xmc_file(path, *, dtype=np.float32, n_features=None, n_labels=None, zero_based=True):
+def load_xmc_file(
+    path, *, dtype=np.float32, n_features=None, n_labels=None, zero_based=True, verbose=0
+):
     r"""Load features and labels from a text file of the Extreme Classification Repository.
 
     The file is read in blocks, so that memory is needed for the result and some 50 MB.
@@ -50,6 +52,8 @@ def load_xmc_file(path, *, dtype=np.float32, n_features=None, n_labels=None, zer
         Whether the file counts features from 0. False is for files that count from 1; "auto",
         for files without a header, takes them to count from 1 when none is 0. A file that counts
         from 1, read with True, just has an empty first column. Labels always count from 0.
+    verbose : int, default=0
+        1: print every five seconds how far it is.
 
     Returns
     -------
@@ -114,7 +118,7 @@ def load_xmc_file(path, *, dtype=np.float32, n_features=None, n_labels=None, zer
     """
     pieces = {"features": _Pieces(), "labels": _Pieces()}
     reader = _make_reader(path, dtype, n_features, n_labels, zero_based, pieces)
-    reader.read_all()
+    reader.read_all("load_xmc_file" if verbose else None)
     shape_X, shape_Y, shift = reader.finish()
     features, feature_ptr, values = pieces["features"].join()
     features -= features.dtype.type(shift)
@@ -182,7 +186,7 @@ def convert_xmc_file(
     reader = _make_reader(path, dtype, n_features, n_labels, zero_based, {})
     with CSRWriter(X_path, 0, dtype=dtype) as X, CSRWriter(Y_path, 0, dtype=np.float32) as Y:
         reader.sinks = {"features": X, "labels": Y}
-        reader.read_all(verbose)
+        reader.read_all("convert_xmc_file" if verbose else None)
         (_, n_features), (_, n_labels), shift = reader.finish()
         X._finish(n_features, shift)
         Y._finish(n_labels)
@@ -274,8 +278,8 @@ class _Reader:
     def n_lines(self):
         return int(self.state[0])
 
-    def read_all(self, verbose=0):
-        """Read the file to its end."""
+    def read_all(self, name=None):
+        """Read the file to its end; `name`: who says how far it is, None for silence."""
         begin = said = time.perf_counter()
         try:
             with _open_binary(self.path) as (stream, raw):
@@ -283,10 +287,10 @@ class _Reader:
                 for block, stop in _blocks(stream, _BLOCK_BYTES):
                     self.read(block, stop)
                     now = time.perf_counter()
-                    if verbose and now - said > _SECONDS:
+                    if name and now - said > _SECONDS:
                         said, at = now, raw.tell()
                         print(
-                            f"[convert_xmc_file] {self.state[1]:,} rows  {at / max(size, 1):4.0%}"
+                            f"[{name}] {self.state[1]:,} rows  {at / max(size, 1):4.0%}"
                             f"  {at / 1e6 / (now - begin):,.0f} MB/s",
                             flush=True,
                         )

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from skxmc._progress import telling
+from skxmc._threads import blocks
 from skxmc.samplers._base import Proposal, Sampler, check_integers
 
 
@@ -60,7 +62,9 @@ class LookUpSampler(Sampler):
         index.build(*self._vectors(network))
         if self._candidates is None:
             self._candidates = np.full((problem.n_rows, self._n_candidates), -1, np.int32)
-        for block in np.array_split(rows, -(-len(rows) // 16384)):
+        parts = blocks(len(rows), -(-len(rows) // -(-len(rows) // 16384)))
+        for part in telling(parts, "looked up", len(rows), problem.log):
+            block = rows[part]
             exclude = problem.Y if self.keep else None
             fetch = problem.at_most(self.skip + self._n_candidates)
             found = index.search(network.hidden(block), fetch, exclude, block)
