@@ -4,12 +4,16 @@ The file is a .npz of plain arrays. One of them, "json", is the tree that the ot
 what the fit was of: its parameters and hashes of its data.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
+import math
 import os
 import secrets
 import struct
 import time
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -31,8 +35,9 @@ _FREE = ("checkpoint", "device", "max_iter", "n_jobs", "random_state", "top_k", 
 
 # What a file that is not what it should be may raise.
 _DAMAGE = (
-    ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, TypeError,
-    ValueError, struct.error, zipfile.BadZipFile, zlib.error,
+    ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RecursionError,
+    SyntaxError, TypeError, ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile,
+    zlib.error,
 )  # fmt: skip
 
 
@@ -61,7 +66,12 @@ class Checkpoint(BaseEstimator):
     'run1'
     """
 
-    def __init__(self, folder, every_epochs=1, every_minutes=None):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        every_epochs: int = 1,
+        every_minutes: float | None = None,
+    ):
         self.folder = folder
         self.every_epochs = every_epochs
         self.every_minutes = every_minutes
@@ -97,7 +107,7 @@ class CheckpointFile:
         self.epoch = None  # how many epochs the file has; None: there is no file
         self._written = time.monotonic()
         if self.path.exists():
-            with self.naming(), self._open() as arrays:
+            with self.naming(), self._open(check=True) as arrays:
                 header = _read_json(arrays)
                 if header["format"] > FORMAT:
                     raise ValueError(f"it has format {header['format']}, of a newer skxmc")
@@ -198,16 +208,20 @@ class CheckpointFile:
             return {**decode({"dict": state}, arrays), "members": map(self._load_member, members)}
 
     @contextmanager
-    def _open(self):
+    def _open(self, check=False):
         # numpy leaves a file open that it opened and could not read.
-        with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            yield arrays
+        with open(self.path, "rb") as file:
+            if check:
+                _check_sizes(file)
+                file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                yield arrays
 
     def _load_member(self, member):
         with self._open() as arrays:
             return decode(member, arrays)
 
-    def due(self, epoch):
+    def due(self, epoch: int) -> bool:
         """Whether to write after so many epochs."""
         minutes = (time.monotonic() - self._written) / 60
         return epoch % self._every == 0 and (self._minutes is None or minutes >= self._minutes)
@@ -236,7 +250,7 @@ class CheckpointFile:
             return
         self.epoch, self._written = epoch, time.monotonic()
 
-    def remove(self):
+    def remove(self) -> None:
         """The fit is over, and its folder left empty."""
         self.path.unlink(missing_ok=True)
         self.epoch = None
@@ -261,6 +275,24 @@ def _replace(path, arrays):
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def _check_sizes(file):
+    """Raise where an array claims more than its part of the file: numpy would allocate first."""
+    size = os.fstat(file.fileno()).st_size
+    with zipfile.ZipFile(file) as archive:
+        for part in archive.infolist():
+            if part.compress_type != zipfile.ZIP_STORED or part.flag_bits & 1:
+                raise ValueError(f"{part.filename} is compressed or encrypted")
+            if not 0 <= part.header_offset <= size - part.file_size:
+                raise ValueError(f"{part.filename} is said to lie outside of the file")
+            with archive.open(part) as member:
+                version = np.lib.format.read_magic(member)
+                one = np.lib.format.read_array_header_1_0
+                read = one if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(member)
+            if math.prod(shape) * max(1, dtype.itemsize) > part.file_size:
+                raise ValueError(f"{part.filename} is said to have shape {shape} and {dtype}")
 
 
 def _read_json(arrays):

@@ -91,14 +91,14 @@ class CompiledEnds:
 
     def gather_sum(self, places: tuple, table: Table) -> torch.Tensor:
         """out[i] = sum of coefficient * weights[id] over the places of row i, (B, width)."""
-        out = torch.empty(len(places[0]), table.weights.shape[1])
+        out = torch.empty(len(places[0]), table.weights.shape[1], dtype=torch.float32)
         self._kernels.gather_sum(*places, table.weights.numpy(), out.numpy())
         return out
 
     def gather_dot(self, places: tuple, hidden: torch.Tensor, table: Table) -> torch.Tensor:
         """weights[id] . hidden[i] + biases[id] for each place, (n_places,); 0 where id is -1."""
         starts, ends, ids, _ = places
-        out = torch.empty(len(ids))
+        out = torch.empty(len(ids), dtype=torch.float32)
         weights, biases = table.weights.numpy(), table.biases.numpy()
         self._kernels.gather_dot(starts, ends, ids, hidden.numpy(), weights, biases, out.numpy())
         return out
@@ -152,7 +152,7 @@ class TorchEnds:
     def gather_sum(self, places: tuple, table: Table) -> torch.Tensor:
         """out[i] = sum of coefficient * weights[id] over the places of row i, (B, width)."""
         n_rows, row, ids, coefficients = places
-        out = torch.zeros(n_rows, table.weights.shape[1], device=self.device)
+        out = torch.zeros(n_rows, table.weights.shape[1], dtype=torch.float32, device=self.device)
         coefficients = coefficients * (ids >= 0)
         return out.index_add_(0, row, table.weights[ids.clamp(min=0)] * coefficients[:, None])
 
@@ -171,9 +171,11 @@ class TorchEnds:
         keep = (ids >= 0) & (coefficients.abs() >= skip)
         row, ids, coefficients = row[keep], ids[keep], coefficients[keep]
         unique, group = ids.unique(return_inverse=True)
-        gradients = torch.zeros(len(unique), source.shape[1], device=self.device)
+        gradients = torch.zeros(
+            len(unique), source.shape[1], dtype=torch.float32, device=self.device
+        )
         gradients.index_add_(0, group, source[row] * coefficients[:, None])
-        bias_gradients = torch.zeros(len(unique), device=self.device)
+        bias_gradients = torch.zeros(len(unique), dtype=torch.float32, device=self.device)
         bias_gradients.index_add_(0, group, coefficients)
         self.update_rows(unique, gradients, bias_gradients, table, rate)
 

@@ -20,7 +20,7 @@ from skxmc.metrics import precision_at_k
 from skxmc.samplers import make_sampler
 
 # The fitted attributes that hold an entry for each epoch.
-_CURVES = (
+CURVES = (
     "loss_curve_", "hardness_curve_", "epoch_seconds_", "active_fraction_", "validation_scores_",
 )  # fmt: skip
 
@@ -99,7 +99,7 @@ class Fitting:
             self.loss_curve_, self.hardness_curve_, self.epoch_seconds_ = [], [], []
             self.active_fraction_ = [] if ensemble.reports_active else None
             self.validation_scores_ = [] if self.early_stopping else None
-        for name in _CURVES:  # copies: an error leaves those of the fit before
+        for name in CURVES:  # copies: an error leaves those of the fit before
             curve = getattr(self, name)
             setattr(self, name, curve if curve is None else [*curve])
         if self.early_stopping and self.validation_scores_ is None:  # from now on
@@ -181,7 +181,7 @@ class Fitting:
         """All that the epochs to come depend on, and the curves so far."""
         return {
             "members": ensemble.get_state(),
-            "curves": {name: getattr(self, name) for name in _CURVES},
+            "curves": {name: getattr(self, name) for name in CURVES},
             "best": best,
             "weights": weights and [[vars(part), memory] for part, memory in weights],
             "since": since,
@@ -192,7 +192,7 @@ class Fitting:
         with saved.naming():
             state = saved.load()
             ensemble.set_state(state["members"])
-            for name in _CURVES:
+            for name in CURVES:
                 setattr(self, name, state["curves"][name])
             weights = [(Weights(**part), memory) for part, memory in state["weights"] or ()]
         self._log(f"goes on after epoch {saved.epoch}, from {saved.path}")

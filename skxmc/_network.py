@@ -266,7 +266,7 @@ class Network:
         The rows' own are dots with table rows in place; the shared ones are one matrix product.
         """
         n, r = shortlist.labels.shape
-        out = torch.empty(n, r + len(shortlist.shared), device=self.device)
+        out = torch.empty(n, r + len(shortlist.shared), dtype=torch.float32, device=self.device)
         places = self.ends.padded_places(shortlist.labels)
         out[:, :r] = self.ends.gather_dot(places, hidden, self.labels).view(n, r)
         for columns, table, biases in self._shared(shortlist.shared):
@@ -321,7 +321,7 @@ class Network:
             self.ends.scatter(self.ends.places(X, rows), gradient, self.features, rate)
             return
         every = np.arange(len(self.features.weights), dtype=np.int32)
-        none = torch.empty(0, device=self.device)
+        none = torch.empty(0, dtype=torch.float32, device=self.device)
         self.ends.update_rows(every, self._dense(X, rows).T @ gradient, none, self.features, rate)
 
 
@@ -330,7 +330,7 @@ def hidden_vectors(
 ) -> torch.Tensor:
     """Hidden vectors of many rows for prediction, (len(rows), H)."""
     width = network.labels.weights.shape[1]
-    out = torch.empty(len(rows), width, device=network.device)
+    out = torch.empty(len(rows), width, dtype=torch.float32, device=network.device)
 
     def fill(begin):
         out[begin : begin + block] = network.hidden(X, rows[begin : begin + block])

@@ -245,7 +245,7 @@ class Trainer:
             p = shortlist.n_positives
             shortlist.weights[:, :p] *= self.positive_weights[shortlist.labels[:, :p]]
         weights = torch.from_numpy(shortlist.weights).to(net.device)
-        targets = torch.zeros(scores.shape[1], device=net.device)
+        targets = torch.zeros(scores.shape[1], dtype=torch.float32, device=net.device)
         targets[: shortlist.n_positives] = 1
         more = {}
         if self.loss.uses_log_expected:

@@ -12,15 +12,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from skxmc._centroids import unit_rows
 from skxmc._classifier import XMCClassifier
+from skxmc._fitting import CURVES
 from skxmc._network import Weights
 from skxmc._predictor import UNSEEN, Kept
 from skxmc._targets import tail_offsets
 
 __all__ = ["average"]
-
-_CURVES = (
-    "loss_curve_", "hardness_curve_", "epoch_seconds_", "active_fraction_", "validation_scores_",
-)  # fmt: skip
 
 
 def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
@@ -80,11 +77,11 @@ def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
     _check(classifiers)
     # An entry for each member from here on, so that means count every member alike.
     owners = [clf for clf in classifiers for _ in range(_n_members(clf))]
-    members = []
-    for clf in classifiers:
-        n = _n_members(clf)
-        for part in clf._weights(clf.label_biases_).split(n):
-            members.append(replace(part, labels=part.labels * np.float32(n)))
+    members = [
+        replace(part, labels=part.labels * np.float32(_n_members(clf)))
+        for clf in classifiers
+        for part in clf._weights(clf.label_biases_).split(_n_members(clf))
+    ]
     wide = Weights.merge(
         members,
         np.concatenate([part.features for part in members], axis=1),
@@ -116,7 +113,7 @@ def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
     out.late_fusion_ = None
     if first.late_fusion_ is not None:
         out.late_fusion_ = float(np.mean([clf.late_fusion_ for clf in owners]))
-    for name in _CURVES:
+    for name in CURVES:
         setattr(out, name, _mean_curve([getattr(clf, name) for clf in owners]))
     out.n_iter_ = len(out.loss_curve_)
     memories = zip(*(clf._memory for clf in classifiers), strict=True)
@@ -144,7 +141,8 @@ def _check(classifiers):
         for name, value in _shape(clf).items():
             expected = _shape(classifiers[0])[name]
             if not np.array_equal(value, expected):
-                shown = "" if isinstance(value, np.ndarray) else f": {value!r} and {expected!r}"
+                arrays = isinstance(value, np.ndarray) or isinstance(expected, np.ndarray)
+                shown = "" if arrays else f": {value!r} and {expected!r}"
                 raise ValueError(
                     f"classifiers[{i}] and classifiers[0] differ in their {name}{shown}. Fit them "
                     "with the same parameters, on the same features and labels."
@@ -158,7 +156,7 @@ def _shape(clf) -> dict[str, Any]:
         "n_features_in_": clf.n_features_in_,
         "feature_names_in_": getattr(clf, "feature_names_in_", None),
         "classes_": clf.classes_,
-        "1-d or indicator y": clf._kind,
+        "kind of y": clf._kind,
         "hidden layers": tuple(len(bias) // n for bias in clf.hidden_biases_),
         "residual block": clf.residual_ is not None,
         "late fusion": clf.late_fusion_ is not None,

@@ -399,7 +399,7 @@ def _decode(value, tensors):
         return [_decode(part, tensors) for part in value]
     if type(value) is not dict:
         return value
-    kind = next(iter(value))
+    kind = next(iter(value), None)
     what = value[kind]
     if kind == "float":
         return float(what)
@@ -410,8 +410,14 @@ def _decode(value, tensors):
     if kind == "half":
         return tensors.get(what).astype(np.float32)
     if kind in ("objects", "strings"):
-        dtype = object if kind == "objects" else np.str_
-        return np.array(json.loads(tensors.get(what).tobytes()), dtype)
+        text = tensors.get(what).tobytes()
+        parts = json.loads(text)
+        if kind == "objects":
+            return np.array(parts, object)
+        longest = max(map(len, parts), default=0)  # numpy gives each as much room
+        if 4 * len(parts) * longest > max(1 << 30, 1000 * len(text)):
+            raise ValueError(f"{what} has {len(parts)} strings, and one of {longest} characters")
+        return np.array(parts, np.str_)
     if kind == "class":
         return _parameter_classes()[what](**_decode_all(value["parameters"], tensors))
     raise ValueError(f"it has a value of the kind {kind!r}")

@@ -471,7 +471,7 @@ def test_values_come_back_as_they_were():
     value = {
         "a": [None, True, 3, 2**100, 1e-300, float("inf"), "µ", (1, [2])],
         "b": (np.arange(6, dtype=np.int16).reshape(2, 3), np.float32(0.1), np.array("x")),
-        "c": {"csr": sp.random_array((5, 4), density=0.4, rng=0, format="csr")},
+        "c": {"csr": sp.random_array((5, 4), density=0.4, random_state=0, format="csr")},
     }
     arrays = {}
     tree = json.loads(json.dumps(encode(value, arrays)))

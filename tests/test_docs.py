@@ -56,7 +56,8 @@ def test_the_api_lists_every_public_class_and_function():
     text = (DOCS / "api.rst").read_text().split()
     modules = [skxmc, *(getattr(skxmc, n) for n in skxmc.__all__)]
     modules += [
-        importlib.import_module(f"skxmc.{n}") for n in ("inspection", "persistence", "presets")
+        importlib.import_module(f"skxmc.{n}")
+        for n in ("ensemble", "inspection", "persistence", "presets")
     ]
     names = [
         f"{module.__name__}.{name}"

@@ -5,6 +5,8 @@ A matrix is a folder: the three arrays of CSR as they lie in memory, little-endi
 replaces an old one in one step, so that a reader finds the old matrix or the new one.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -12,9 +14,11 @@ import secrets
 from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import DTypeLike
 
 from skxmc.datasets._save import _to_csr
 
@@ -74,7 +78,13 @@ class CSRWriter:
     (300, 1000)
     """
 
-    def __init__(self, path, n_columns=None, *, dtype=None):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        n_columns: int | None = None,
+        *,
+        dtype: DTypeLike | None = None,
+    ):
         if n_columns is not None:
             if not isinstance(n_columns, Integral) or isinstance(n_columns, bool):
                 raise TypeError(f"n_columns must be a whole number or None, got {n_columns!r}.")
@@ -98,7 +108,7 @@ class CSRWriter:
             self._discard()
             raise
 
-    def append(self, block):
+    def append(self, block: Any) -> None:
         """Write some rows behind those before.
 
         Parameters
@@ -230,7 +240,7 @@ class CSRWriter:
                 self._discard()
 
 
-def save_csr(path, matrix):
+def save_csr(path: str | os.PathLike[str], matrix: Any) -> None:
     """Save a sparse matrix on disk, in the form that :func:`open_csr` maps into memory.
 
     Parameters
@@ -272,7 +282,7 @@ def save_csr(path, matrix):
             writer.append(block)
 
 
-def open_csr(path, *, check=False):
+def open_csr(path: str | os.PathLike[str], *, check: bool = False) -> sp.csr_array:
     """Open a matrix on disk: its arrays are mapped into memory and read when they are used.
 
     Opening takes no memory and hardly any time, however large the matrix is. The operating system

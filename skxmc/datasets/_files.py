@@ -5,6 +5,8 @@ block through the compiled loops of `_parse`, which stop at the first fault; wha
 then said in words here.
 """
 
+from __future__ import annotations
+
 import gzip
 import os
 import re
@@ -15,6 +17,7 @@ from numbers import Integral
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import DTypeLike
 
 from skxmc.datasets._disk import CSRWriter
 
@@ -29,8 +32,14 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some Windows editors put it before UTF-8 t
 
 
 def load_xmc_file(
-    path, *, dtype=np.float32, n_features=None, n_labels=None, zero_based=True, verbose=0
-):
+    path: str | os.PathLike[str],
+    *,
+    dtype: DTypeLike = np.float32,
+    n_features: int | None = None,
+    n_labels: int | None = None,
+    zero_based: bool | str = True,
+    verbose: int = 0,
+) -> tuple[sp.csr_array, sp.csr_array]:
     r"""Load features and labels from a text file of the Extreme Classification Repository.
 
     The file is read in blocks, so that memory is needed for the result and some 50 MB.
@@ -128,16 +137,16 @@ def load_xmc_file(
 
 
 def convert_xmc_file(
-    path,
-    X_path,
-    Y_path,
+    path: str | os.PathLike[str],
+    X_path: str | os.PathLike[str],
+    Y_path: str | os.PathLike[str],
     *,
-    dtype=np.float32,
-    n_features=None,
-    n_labels=None,
-    zero_based=True,
-    verbose=0,
-):
+    dtype: DTypeLike = np.float32,
+    n_features: int | None = None,
+    n_labels: int | None = None,
+    zero_based: bool | str = True,
+    verbose: int = 0,
+) -> None:
     r"""Convert a text file to two matrices on disk, for data that is larger than the memory.
 
     What :func:`load_xmc_file` reads into memory, this writes to disk, block by block; it needs some

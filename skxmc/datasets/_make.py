@@ -5,6 +5,8 @@ then its words: some of its labels' own words, some of its topics', most from a 
 vocabulary that follows Zipf's law. Labels of a topic share words, so they are hard to tell apart.
 """
 
+from __future__ import annotations
+
 from numbers import Integral, Real
 
 import numpy as np
@@ -24,18 +26,18 @@ _BLOCK_WORDS = 1 << 21  # words drawn at a time: bounds the memory, about 150 MB
 
 
 def make_xmc(
-    n_samples=10_000,
-    n_features=20_000,
-    n_labels=2_000,
+    n_samples: int = 10_000,
+    n_features: int = 20_000,
+    n_labels: int = 2_000,
     *,
-    n_labels_per_sample=3.0,
-    n_features_per_sample=50,
-    n_topics=None,
-    label_skew=1.0,
-    noise=0.8,
-    missing_labels=0.0,
-    random_state=None,
-):
+    n_labels_per_sample: float = 3.0,
+    n_features_per_sample: float = 50,
+    n_topics: int | None = None,
+    label_skew: float = 1.0,
+    noise: float = 0.8,
+    missing_labels: float = 0.0,
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[sp.csr_array, sp.csr_array]:
     """Make an extreme multi-label problem that looks like tagged text.
 
     With the default values a good linear model reaches a precision@1 of about 70 %, and is much

@@ -1,5 +1,7 @@
 """`save_xmc_file`: write the field's text files, a line a row, `l1,l2,l3 f1:v1 f2:v2 ...`."""
 
+from __future__ import annotations
+
 import gzip
 import os
 import secrets
@@ -10,13 +12,22 @@ from numbers import Integral
 import numpy as np
 import scipy.sparse as sp
 
+from skxmc._typing import MatrixLike
+
 __all__ = ["save_xmc_file"]
 
 _BLOCK_ENTRIES = 1 << 17  # labels, features and rows written at a time: 6 MB of text at most
 _GZIP_LEVEL = 6  # gzip's own default: 9 takes thrice as long for a few percent
 
 
-def save_xmc_file(path, X, Y, *, format="xmc", precision=9):
+def save_xmc_file(
+    path: str | os.PathLike[str],
+    X: MatrixLike,
+    Y: MatrixLike,
+    *,
+    format: str = "xmc",
+    precision: int = 9,
+) -> None:
     """Save features and labels as a text file of the Extreme Classification Repository.
 
     The file appears as a whole or not at all: rows go to a temporary file in the same folder,

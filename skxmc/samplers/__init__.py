@@ -48,7 +48,7 @@ SAMPLERS = {
 }
 
 
-def make_sampler(sampler):
+def make_sampler(sampler: str | Sampler) -> Sampler:
     """The sampler that a name or a sum of names stands for; an object is returned as it is.
 
     Parameters

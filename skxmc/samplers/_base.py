@@ -1,5 +1,7 @@
 """What a sampler is, what it is told and what it returns; and the sum of two."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,16 +40,16 @@ class Problem:
     log: Any = print
 
     @property
-    def n_rows(self):
+    def n_rows(self) -> int:
         """Number of training rows."""
         return len(self.Y.indptr) - 1
 
     @property
-    def n_labels(self):
+    def n_labels(self) -> int:
         """Number of labels with a training row."""
         return len(self.label_counts)
 
-    def at_most(self, n):
+    def at_most(self, n: int) -> int:
         """Clip to the number of labels with a training row: a fold may have fewer than y.
 
         Parameters
@@ -108,7 +110,7 @@ class Sampler(BaseEstimator):
                  second=UniformSampler(n_negatives=100))
     """
 
-    def begin(self, problem):
+    def begin(self, problem: Problem) -> Sampler:
         """Prepare for a run on this problem, before any work is done; called on a clone.
 
         Parameters
@@ -140,7 +142,7 @@ class Sampler(BaseEstimator):
                 )
         return self
 
-    def start_epoch(self, epoch, n_epochs):
+    def start_epoch(self, epoch: int, n_epochs: int) -> None:
         """Move a schedule on, before an epoch begins.
 
         Parameters
@@ -149,7 +151,7 @@ class Sampler(BaseEstimator):
             Counted from 0, and how many there will be at most.
         """
 
-    def order_rows(self, epoch, network, rng):
+    def order_rows(self, epoch: int, network: Any, rng: np.random.Generator) -> np.ndarray | None:
         """The order in which an epoch visits the rows, batch after batch.
 
         Parameters
@@ -166,7 +168,7 @@ class Sampler(BaseEstimator):
         """
         return None
 
-    def due(self, epoch, step):
+    def due(self, epoch: int, step: int) -> bool:
         """Whether :meth:`refresh` is to be called before this step of this epoch.
 
         Parameters
@@ -180,7 +182,7 @@ class Sampler(BaseEstimator):
         """
         return False
 
-    def refresh(self, epoch, step, network, rows):
+    def refresh(self, epoch: int, step: int, network: Any, rows: np.ndarray) -> None:
         """Rebuild what has gone stale, where :meth:`due` said so.
 
         Parameters
@@ -194,14 +196,14 @@ class Sampler(BaseEstimator):
         """
 
     @property
-    def shortlist_size(self):
+    def shortlist_size(self) -> int | None:
         """To how many labels of nearest embedding a prediction must keep; None: to none.
 
         A sampler that proposes only a row's neighbours leaves the scores of all others untrained.
         """
         return None
 
-    def embed_labels(self, centroids):
+    def embed_labels(self, centroids: np.ndarray) -> np.ndarray:
         """Where labels lie among the rows' hidden vectors, for late fusion at prediction.
 
         Parameters
@@ -216,7 +218,7 @@ class Sampler(BaseEstimator):
         """
         return centroids
 
-    def propose(self, rows, rng):
+    def propose(self, rows: np.ndarray, rng: np.random.Generator) -> Proposal | list[Proposal]:
         """Propose labels for these rows of the training data.
 
         Parameters
@@ -230,7 +232,7 @@ class Sampler(BaseEstimator):
         """
         raise NotImplementedError
 
-    def get_state(self):
+    def get_state(self) -> dict[str, Any]:
         """What a checkpoint keeps of a run: all that `begin` and the methods after it have stored.
 
         Override both this and :meth:`set_state` where that is more than a checkpoint can hold.
@@ -245,7 +247,7 @@ class Sampler(BaseEstimator):
         own = {"problem_", *self.get_params(deep=False)}
         return {name: value for name, value in vars(self).items() if name not in own}
 
-    def set_state(self, state):
+    def set_state(self, state: dict[str, Any]) -> None:
         """Go on from such a state; called after :meth:`begin`, and before an epoch begins.
 
         Parameters
@@ -253,7 +255,7 @@ class Sampler(BaseEstimator):
         state : dict
             What :meth:`get_state` returned.
         """
-        vars(self).update(state)
+        self.__dict__.update(state)
 
     def __add__(self, other):
         if not hasattr(other, "propose"):
@@ -313,56 +315,56 @@ class UnionSampler(Sampler):
                  second=UniformSampler(n_negatives=100))
     """
 
-    def __init__(self, first, second):
+    def __init__(self, first: Sampler, second: Sampler):
         self.first = first
         self.second = second
 
-    def begin(self, problem):
+    def begin(self, problem: Problem) -> Sampler:
         """See :meth:`Sampler.begin`."""
         self.first.begin(problem)
         self.second.begin(problem)
         return self
 
-    def start_epoch(self, epoch, n_epochs):
+    def start_epoch(self, epoch: int, n_epochs: int) -> None:
         """Move both parts' schedules on."""
         self.first.start_epoch(epoch, n_epochs)
         self.second.start_epoch(epoch, n_epochs)
 
-    def order_rows(self, epoch, network, rng):
+    def order_rows(self, epoch: int, network: Any, rng: np.random.Generator) -> np.ndarray | None:
         """The order of the first part that has one."""
         order = self.first.order_rows(epoch, network, rng)
         return self.second.order_rows(epoch, network, rng) if order is None else order
 
-    def due(self, epoch, step):
+    def due(self, epoch: int, step: int) -> bool:
         """Whether either part is due."""
         return self.first.due(epoch, step) or self.second.due(epoch, step)
 
-    def refresh(self, epoch, step, network, rows):
+    def refresh(self, epoch: int, step: int, network: Any, rows: np.ndarray) -> None:
         """Refresh the parts that are due."""
         for part in (self.first, self.second):
             if part.due(epoch, step):
                 part.refresh(epoch, step, network, rows)
 
     @property
-    def shortlist_size(self):
+    def shortlist_size(self) -> int | None:
         """None where either part trains beyond its shortlist."""
-        sizes = self.first.shortlist_size, self.second.shortlist_size
-        return None if None in sizes else max(sizes)
+        first, second = self.first.shortlist_size, self.second.shortlist_size
+        return None if first is None or second is None else max(first, second)
 
-    def embed_labels(self, centroids):
+    def embed_labels(self, centroids: np.ndarray) -> np.ndarray:
         """One part's way after the other's; most have none."""
         return self.second.embed_labels(self.first.embed_labels(centroids))
 
-    def get_state(self):
+    def get_state(self) -> dict[str, Any]:
         """Both parts' states."""
         return {"first": self.first.get_state(), "second": self.second.get_state()}
 
-    def set_state(self, state):
+    def set_state(self, state: dict[str, Any]) -> None:
         """See :meth:`Sampler.set_state`."""
         self.first.set_state(state["first"])
         self.second.set_state(state["second"])
 
-    def propose(self, rows, rng):
+    def propose(self, rows: np.ndarray, rng: np.random.Generator) -> Proposal | list[Proposal]:
         """Both parts' proposals."""
         out = []
         for part in (self.first, self.second):

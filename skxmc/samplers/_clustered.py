@@ -1,8 +1,12 @@
 """In-batch negatives that are hard: rows that resemble each other share a batch (NGAME)."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
-from skxmc.samplers._base import check_integers, check_schedule, on_the_way
+from skxmc.samplers._base import Problem, Sampler, check_integers, check_schedule, on_the_way
 from skxmc.samplers._random import InBatchSampler
 
 
@@ -45,27 +49,31 @@ class ClusteredInBatchSampler(InBatchSampler):
                  second=UniformSampler(n_negatives=100))
     """
 
-    def __init__(self, cluster_size=8, refresh_epochs=2, schedule="geometric"):
+    def __init__(
+        self, cluster_size: int = 8, refresh_epochs: int = 2, schedule: str | None = "geometric"
+    ):
         self.cluster_size = cluster_size
         self.refresh_epochs = refresh_epochs
         self.schedule = schedule
 
-    def begin(self, problem):
+    _clusters: Any  # (n_rows,) int64: cluster after cluster, or None
+
+    def begin(self, problem: Problem) -> Sampler:
         """See :meth:`Sampler.begin`."""
         super().begin(problem)
         check_integers(self, 1, "cluster_size", "refresh_epochs")
         check_schedule(self)
         self._size = self.cluster_size
-        self._clusters = None  # (n_rows,) int64: cluster after cluster, once there are any
+        self._clusters = None
         return self
 
-    def start_epoch(self, epoch, n_epochs):
+    def start_epoch(self, epoch: int, n_epochs: int) -> None:
         """Set how large clusters are from the next refresh on."""
         if self.schedule is None or n_epochs == 1:
             return
         self._size = round(on_the_way(self.schedule, 1, self.cluster_size, epoch, n_epochs))
 
-    def order_rows(self, epoch, network, rng):
+    def order_rows(self, epoch: int, network: Any, rng: np.random.Generator) -> np.ndarray | None:
         """Clusters in random order, and the rows of each in random order."""
         n_rows = self.problem_.n_rows
         if self._clusters is None or epoch % self.refresh_epochs == 0:

@@ -1,13 +1,16 @@
 """Hard negatives near the row in a space of label embeddings (paper C, LightDXML)."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
 from skxmc._centroids import label_centroids, unit_rows
 from skxmc._lazy import torch
 from skxmc._threads import blocks, for_each
-from skxmc.samplers._base import check_integers
+from skxmc.samplers._base import Problem, Sampler, check_integers
 from skxmc.samplers._look_up import LookUpSampler
 
 
@@ -58,14 +61,14 @@ class LabelEmbeddingSampler(LookUpSampler):
 
     def __init__(
         self,
-        n_negatives=None,
-        n_candidates=None,
-        refresh_epochs=3,
-        n_hidden=None,
-        n_passes=2,
-        learning_rate=0.003,
-        batch_size=512,
-        index="auto",
+        n_negatives: int | None = None,
+        n_candidates: int | None = None,
+        refresh_epochs: int = 3,
+        n_hidden: int | None = None,
+        n_passes: int = 2,
+        learning_rate: float = 0.003,
+        batch_size: int = 512,
+        index: str = "auto",
     ):
         self.n_negatives = n_negatives
         self.n_candidates = n_candidates
@@ -76,7 +79,9 @@ class LabelEmbeddingSampler(LookUpSampler):
         self.batch_size = batch_size
         self.index = index
 
-    def begin(self, problem):
+    _map: Any  # LabelMap or None
+
+    def begin(self, problem: Problem) -> Sampler:
         """See :meth:`Sampler.begin`."""
         check_integers(self, 1, "n_hidden", "batch_size", optional=("n_hidden",))
         check_integers(self, 0, "n_passes")
@@ -105,25 +110,25 @@ class LabelEmbeddingSampler(LookUpSampler):
         embeddings = torch.from_numpy(unit_rows(self.embed_labels(centroids)))
         return embeddings.to(network.label_weights.device), None
 
-    def get_state(self):
+    def get_state(self) -> dict[str, Any]:
         """The layers of the map as arrays."""
         state = super().get_state()
         if self._map is not None:
             state["_map"] = [[part.numpy() for part in layer] for layer in self._map.layers]
         return state
 
-    def set_state(self, state):
+    def set_state(self, state: dict[str, Any]) -> None:
         """See :meth:`Sampler.set_state`."""
         super().set_state(state)
         if self._map is not None:
             self._map = LabelMap(layers=state["_map"])
 
     @property
-    def shortlist_size(self):
+    def shortlist_size(self) -> int | None:
         """The number of candidates."""
         return self._n_candidates
 
-    def embed_labels(self, centroids):
+    def embed_labels(self, centroids: np.ndarray) -> np.ndarray:
         """Map centroids (L, H) as the last cycle has learnt to."""
         return centroids if self._map is None else self._map(torch.from_numpy(centroids)).numpy()
 
@@ -131,12 +136,20 @@ class LabelEmbeddingSampler(LookUpSampler):
 class LabelMap:
     """The affine map from centroids to embeddings, u = A c + a, and how it is trained."""
 
-    def __init__(self, width=None, n_hidden=None, rng=None, layers=None):
+    def __init__(
+        self,
+        width=None,
+        n_hidden: int | None = None,
+        rng: np.random.Generator | None = None,
+        layers=None,
+    ):
         if layers is not None:  # as they were learnt
             self.layers = [tuple(map(torch.from_numpy, layer)) for layer in layers]
             return
         if n_hidden is None:
-            self.layers = [(torch.eye(width), torch.zeros(width))]
+            self.layers = [
+                (torch.eye(width, dtype=torch.float32), torch.zeros(width, dtype=torch.float32))
+            ]
             return
 
         def layer(n_in, n_out):  # torch's default for linear layers, from numbers of our own
@@ -154,7 +167,15 @@ class LabelMap:
         return centroids
 
     def fit(
-        self, network, Y, centroids, n_passes, learning_rate, batch_size, rng, n_rows_at_once=32768
+        self,
+        network: Any,
+        Y: Any,
+        centroids: np.ndarray,
+        n_passes: int,
+        learning_rate: float,
+        batch_size: int,
+        rng: np.random.Generator,
+        n_rows_at_once=32768,
     ):
         """Minimise the mean of log(1 + |u - z|^2) over the pairs; returns that of the last pass.
 
@@ -176,7 +197,7 @@ class LabelMap:
             optimizer.step()
             losses.append(float(loss.detach()))
 
-        losses = []
+        losses: list[float] = []
         for _ in range(n_passes):
             losses.clear()
             for pairs in self._pairs(network, Y, batch_size, rng, n_rows_at_once):

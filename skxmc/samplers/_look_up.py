@@ -1,10 +1,14 @@
 """Hard negatives that are looked up: what maximum inner products and label embeddings share."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from skxmc._progress import telling
 from skxmc._threads import blocks
-from skxmc.samplers._base import Proposal, Sampler, check_integers
+from skxmc.samplers._base import Problem, Proposal, Sampler, check_integers
 
 
 class LookUpSampler(Sampler):
@@ -18,10 +22,11 @@ class LookUpSampler(Sampler):
     # Parameters that a subclass may leave out.
     skip = 0
     keep = True
-    refresh_steps = None
+    refresh_steps: int | None = None
+    _candidates: Any
     warmup_epochs = 0
 
-    def begin(self, problem):
+    def begin(self, problem: Problem) -> Sampler:
         """See :meth:`Sampler.begin`."""
         from skxmc._index import check_index
 
@@ -40,7 +45,7 @@ class LookUpSampler(Sampler):
         self._candidates = None  # (n_rows, n_candidates) int32 once looked up, -1: none
         return self
 
-    def due(self, epoch, step):
+    def due(self, epoch: int, step: int) -> bool:
         """At the start of every `refresh_epochs`-th epoch, and every `refresh_steps` within one."""
         since = epoch - self.warmup_epochs
         if since < 0:
@@ -49,7 +54,7 @@ class LookUpSampler(Sampler):
             return since % self.refresh_epochs == 0
         return self.refresh_steps is not None and step % self.refresh_steps == 0
 
-    def refresh(self, epoch, step, network, rows):
+    def refresh(self, epoch: int, step: int, network: Any, rows: np.ndarray) -> None:
         """Build the index and look up the rows ahead, thousands in one call."""
         from skxmc._index import drop, make_index
 
@@ -73,7 +78,7 @@ class LookUpSampler(Sampler):
             found = found[:, self.skip :]
             self._candidates[block, : found.shape[1]] = found
 
-    def propose(self, rows, rng):
+    def propose(self, rows: np.ndarray, rng: np.random.Generator) -> Proposal | list[Proposal]:
         """A few of each row's candidates: one from each of `n_negatives` strata of their ranks."""
         if self._candidates is None:
             return []

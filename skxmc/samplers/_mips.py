@@ -1,5 +1,7 @@
 """Hard negatives by maximum inner product search over the label weights (paper A)."""
 
+from __future__ import annotations
+
 from skxmc.samplers._look_up import LookUpSampler
 
 
@@ -57,15 +59,15 @@ class MIPSSampler(LookUpSampler):
 
     def __init__(
         self,
-        n_negatives=None,
-        n_candidates=None,
-        skip=0,
-        refresh_epochs=2,
-        refresh_steps=None,
-        warmup_epochs=0,
-        keep=True,
-        use_bias=True,
-        index="auto",
+        n_negatives: int | None = None,
+        n_candidates: int | None = None,
+        skip: int = 0,
+        refresh_epochs: int = 2,
+        refresh_steps: int | None = None,
+        warmup_epochs: int = 0,
+        keep: bool = True,
+        use_bias: bool = True,
+        index: str = "auto",
     ):
         self.n_negatives = n_negatives
         self.n_candidates = n_candidates

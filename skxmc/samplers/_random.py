@@ -1,10 +1,13 @@
 """Samplers that look at nothing but the label frequencies and the batch."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
-from skxmc.samplers._base import Proposal, Sampler, draw_size, draw_uniform
+from skxmc.samplers._base import Problem, Proposal, Sampler, draw_size, draw_uniform
 
 
 class FullSampler(Sampler):
@@ -18,7 +21,7 @@ class FullSampler(Sampler):
     >>> clf = XMCClassifier(sampler="full")
     """
 
-    def propose(self, rows, rng):
+    def propose(self, rows: np.ndarray, rng: np.random.Generator) -> Proposal | list[Proposal]:
         """All labels, for all rows."""
         return Proposal(np.arange(self.problem_.n_labels, dtype=np.int32), log_expected=0.0)
 
@@ -26,7 +29,12 @@ class FullSampler(Sampler):
 class _Weighted(Sampler):
     """A sampler that knows its probabilities, and so can weigh its labels by their inverse."""
 
-    def begin(self, problem):
+    importance: float
+    _n: int
+    _log_expected: Any
+    _cumulative: np.ndarray
+
+    def begin(self, problem: Problem) -> Sampler:
         super().begin(problem)
         if not 0 <= self.importance <= 1:
             raise ValueError(f"importance={self.importance!r} of {self} must lie in [0, 1].")
@@ -59,12 +67,14 @@ class UniformSampler(_Weighted):
     UniformSampler(importance=0.5, n_negatives=100)
     """
 
-    def __init__(self, n_negatives=None, shared=True, importance=0.0):
+    def __init__(
+        self, n_negatives: int | None = None, shared: bool = True, importance: float = 0.0
+    ):
         self.n_negatives = n_negatives
         self.shared = shared
         self.importance = importance
 
-    def begin(self, problem):
+    def begin(self, problem: Problem) -> Sampler:
         """See :meth:`Sampler.begin`."""
         super().begin(problem)
         self._n = draw_size(problem, self.n_negatives)
@@ -74,7 +84,7 @@ class UniformSampler(_Weighted):
         self._log_expected = np.log(chance)
         return self
 
-    def propose(self, rows, rng):
+    def propose(self, rows: np.ndarray, rng: np.random.Generator) -> Proposal | list[Proposal]:
         """One draw for the batch, or one for each row."""
         n_rows = None if self.shared else len(rows)
         labels = draw_uniform(rng, self.problem_.n_labels, self._n, n_rows)
@@ -100,12 +110,14 @@ class FrequencySampler(_Weighted):
     FrequencySampler(power=0.5)
     """
 
-    def __init__(self, n_negatives=None, power=0.75, importance=0.0):
+    def __init__(
+        self, n_negatives: int | None = None, power: float = 0.75, importance: float = 0.0
+    ):
         self.n_negatives = n_negatives
         self.power = power
         self.importance = importance
 
-    def begin(self, problem):
+    def begin(self, problem: Problem) -> Sampler:
         """See :meth:`Sampler.begin`."""
         super().begin(problem)
         if not (isinstance(self.power, Real) and np.isfinite(self.power)):
@@ -120,7 +132,7 @@ class FrequencySampler(_Weighted):
             self._log_expected = np.log(-np.expm1(self._n * np.log1p(-np.minimum(p, 1 - 1e-9))))
         return self
 
-    def propose(self, rows, rng):
+    def propose(self, rows: np.ndarray, rng: np.random.Generator) -> Proposal | list[Proposal]:
         """The distinct labels of one draw for the batch."""
         at = np.searchsorted(self._cumulative, rng.random(self._n) * self._cumulative[-1], "right")
         labels = np.unique(at)
@@ -136,7 +148,7 @@ class InBatchSampler(Sampler):
     >>> clf = XMCClassifier(sampler="in-batch+uniform")
     """
 
-    def begin(self, problem):
+    def begin(self, problem: Problem) -> Sampler:
         """See :meth:`Sampler.begin`."""
         super().begin(problem)
         self._log_expected = self._log_chances(min(problem.batch_size, problem.n_rows))
@@ -156,7 +168,7 @@ class InBatchSampler(Sampler):
         at = np.clip(counts, min(1, n - 1), n - 1)
         return np.log(-np.expm1(log_none[at])) if n > 1 else np.zeros(len(counts))
 
-    def propose(self, rows, rng):
+    def propose(self, rows: np.ndarray, rng: np.random.Generator) -> Proposal | list[Proposal]:
         """All labels that the batch carries, for all its rows."""
         from skxmc import _kernels
 

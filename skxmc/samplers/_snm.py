@@ -1,6 +1,11 @@
 """Stochastic negative mining (paper B): score a random pool, learn from its hardest labels."""
 
+from __future__ import annotations
+
+import numpy as np
+
 from skxmc.samplers._base import (
+    Problem,
     Proposal,
     Sampler,
     check_schedule,
@@ -43,13 +48,19 @@ class StochasticNegativeMining(Sampler):
     StochasticNegativeMining(n_negatives=8, pool_size=512, schedule='geometric')
     """
 
-    def __init__(self, pool_size=None, n_negatives=None, shared=True, schedule=None):
+    def __init__(
+        self,
+        pool_size: int | None = None,
+        n_negatives: int | None = None,
+        shared: bool = True,
+        schedule: str | None = None,
+    ):
         self.pool_size = pool_size
         self.n_negatives = n_negatives
         self.shared = shared
         self.schedule = schedule
 
-    def begin(self, problem):
+    def begin(self, problem: Problem) -> Sampler:
         """See :meth:`Sampler.begin`."""
         super().begin(problem)
         check_schedule(self)
@@ -63,14 +74,14 @@ class StochasticNegativeMining(Sampler):
         self._keep = self._last
         return self
 
-    def start_epoch(self, epoch, n_epochs):
+    def start_epoch(self, epoch: int, n_epochs: int) -> None:
         """Set how many of the pool are kept in this epoch."""
         if self.schedule is None or n_epochs == 1:
             return
         keep = on_the_way(self.schedule, self._pool, self._last, epoch, n_epochs)
         self._keep = max(1, round(keep))
 
-    def propose(self, rows, rng):
+    def propose(self, rows: np.ndarray, rng: np.random.Generator) -> Proposal | list[Proposal]:
         """Return the pool; the training loop scores it and keeps the hardest."""
         n_rows = None if self.shared else len(rows)
         pool = draw_uniform(rng, self.problem_.n_labels, self._pool, n_rows)
