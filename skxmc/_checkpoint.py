@@ -291,7 +291,8 @@ def _check_sizes(file):
                 one = np.lib.format.read_array_header_1_0
                 read = one if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape, _, dtype = read(member)
-            if math.prod(shape) * max(1, dtype.itemsize) > part.file_size:
+            overflown = dtype.itemsize < 0  # numpy 1.26, of strings of 4 GB
+            if overflown or math.prod(shape) * max(1, dtype.itemsize) > part.file_size:
                 raise ValueError(f"{part.filename} is said to have shape {shape} and {dtype}")
 
 
