@@ -17,13 +17,15 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator
+
+from skxmc.datasets._replace import replacing, sync_folder
 
 NAME = "checkpoint.npz"
 FORMAT = 1  # raised when the file changes in a way that older code would misread
@@ -258,23 +260,11 @@ class CheckpointFile:
 
 def _replace(path, arrays):
     """Write beside the file, bring that to disk, and let it take the file's place."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        if hasattr(os, "O_DIRECTORY"):  # the new name, too, is to survive a crash of the machine
-            folder = os.open(path.parent, os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)  # the new name, too, is to survive a crash of the machine
 
 
 def _check_sizes(file):

@@ -26,6 +26,7 @@ from skxmc._format import FORMAT, own_version, refuse_newer
 from skxmc._index import ExactIndex
 from skxmc._inputs import (
     as_rows,
+    check_k,
     find_device,
     rate_factors,
     sample_rows,
@@ -470,9 +471,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
 
     def _rank(self, X: Any, k: int, plain: bool = False) -> Ranking:
         """Rank by what is there to rank by; `plain`: by the classifier's scores alone."""
-        if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
-            raise ValueError(f"k={k!r} must be an integer of at least 1.")
-        k = min(int(k), len(self.classes_))
+        k = min(check_k(k), len(self.classes_))
         if plain:
             return self._predictor(X).topk(X, X.shape[0], k)
         bias = self.tail_bias_ if self.tail_bias == "auto" else self.tail_bias

@@ -23,6 +23,20 @@ from skxmc._lazy import torch
 FIRST_SQUARES = 0.01  # what Adagrad remembers of a row that it has not met yet
 
 
+def canonical(matrix):
+    """A scipy CSR matrix without stored zeros, column numbers sorted and distinct.
+
+    Itself where it is so already, since it may lie on disk; else a copy. The order of a sum shows
+    in its last bits, and so do stored zeros in it.
+    """
+    if matrix.has_canonical_format and matrix.data.all():
+        return matrix
+    matrix = matrix.copy()
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
+
+
 class Rows(NamedTuple):
     """A CSR matrix in the one form that the kernels are compiled for."""
 

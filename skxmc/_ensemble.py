@@ -15,6 +15,15 @@ from skxmc._training import Trainer
 from skxmc.samplers import Problem
 
 
+def spread(array, seen, n_labels, fill):
+    """With a row for each label: the array's for the labels seen; None and all stay as they are."""
+    if array is None or len(array) == n_labels:
+        return array
+    out = np.full((n_labels, *array.shape[1:]), fill, np.float32)
+    out[seen] = array
+    return out
+
+
 class MemberTables:
     """The tables of all members in one piece of memory, which are one wide table in the end.
 
@@ -59,13 +68,6 @@ class Ensemble:
         self.Y, self.n_rows = trainers[0].Y, len(trainers[0].visited)
         self.reports_active = trainers[0].loss.reports_active
         self.shortlist_size = trainers[0].sampler.shortlist_size
-
-    @staticmethod
-    def kernels_are_compiled():
-        """Whether the first step needs not wait for that."""
-        from skxmc import _kernels
-
-        return _kernels.are_compiled()
 
     @property
     def n_steps(self):
@@ -115,13 +117,11 @@ class Ensemble:
     def memory(self, seen, n_labels):
         """What Adagrad remembers, each array (n_members, ...), with entries for all labels."""
 
-        def spread(squares):
-            out = np.full(n_labels, FIRST_SQUARES, np.float32)
-            out[seen] = squares
-            return out
+        def for_all(features, labels, biases, *dense):
+            every = [spread(array, seen, n_labels, FIRST_SQUARES) for array in (labels, biases)]
+            return [features, *every, *dense]
 
-        parts = (trainer.memory() for trainer in self.trainers)
-        parts = [[a, spread(b), spread(c), *rest] for a, b, c, *rest in parts]
+        parts = [for_all(*trainer.memory()) for trainer in self.trainers]
         return [np.stack(arrays) for arrays in zip(*parts, strict=True)]
 
     def network(self):
@@ -227,13 +227,13 @@ def begin(
     trainers = []
     for m, (problem, (sampler, loss)) in enumerate(zip(problems, begun, strict=True)):
         rng = np.random.default_rng(problem.random_state)
-        weights = Weights.initial(
-            X.shape[1], sizes, log_odds, rng, residual, features.members[m], labels.members[m]
-        )
-        memory = None
-        if start is not None:
+        tables = features.members[m], labels.members[m]
+        if start is None:
+            memory = None
+            weights = Weights.initial(X.shape[1], sizes, log_odds, rng, residual, *tables)
+        else:
             before, memory, known = start[m]
-            weights.go_on_from(before, known)
+            weights = Weights.going_on(before, known, log_odds, rng, *tables)
         trainers.append(
             Trainer(
                 Network(weights, device), X, problem, sampler, loss,

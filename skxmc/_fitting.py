@@ -9,7 +9,7 @@ from sklearn.utils.validation import validate_data
 from skxmc._callbacks import Tasks
 from skxmc._checkpoint import encode
 from skxmc._choices import choose_fusion, choose_tail_bias
-from skxmc._ensemble import begin
+from skxmc._ensemble import begin, spread
 from skxmc._inputs import as_rows, check_hidden_sizes, find_device, take
 from skxmc._network import Weights
 from skxmc._predictor import UNSEEN, Kept
@@ -65,8 +65,11 @@ class Fitting:
             n_epochs=n_epochs, learning_rate=self.learning_rate_init, schedule=schedule,
             dropout=self.dropout, positive_weights=None if weights is None else weights[seen],
         )  # fmt: skip
-        if self.verbose and device == "cpu" and not ensemble.kernels_are_compiled():
-            self._log("compiles the kernels, once on this machine: about half a minute")
+        if self.verbose and device == "cpu":
+            from skxmc import _kernels
+
+            if not _kernels.are_compiled():
+                self._log("compiles the kernels, once on this machine: about half a minute")
         self.label_counts_, self.n_samples_seen_ = counts, n_rows
         self.tail_offsets_ = tail_offsets(counts, n_rows)
         return ensemble, seen
@@ -97,12 +100,11 @@ class Fitting:
         """Begin the curves, or go on with them; the callbacks, if any, hear that a fit begins."""
         if not go_on:
             self.loss_curve_, self.hardness_curve_, self.epoch_seconds_ = [], [], []
-            self.active_fraction_ = [] if ensemble.reports_active else None
-            self.validation_scores_ = [] if self.early_stopping else None
+            self.active_fraction_ = self.validation_scores_ = None
         for name in CURVES:  # copies: an error leaves those of the fit before
             curve = getattr(self, name)
             setattr(self, name, curve if curve is None else [*curve])
-        if self.early_stopping and self.validation_scores_ is None:  # from now on
+        if self.early_stopping and self.validation_scores_ is None:  # none so far
             self.validation_scores_ = []
         if ensemble.reports_active and self.active_fraction_ is None:
             self.active_fraction_ = []
@@ -227,22 +229,14 @@ class Fitting:
     def _attributes(self, ensemble, weights, seen, embeddings):
         """The fitted attributes that predict, with a row for each label, seen or not."""
         n_labels = len(self.classes_)
-
-        def spread(array, fill):
-            if array is None or len(array) == n_labels:
-                return array
-            out = np.full((n_labels, *array.shape[1:]), fill, np.float32)
-            out[seen] = array
-            return out
-
         return {
             "feature_weights_": weights.features,
             "hidden_weights_": weights.hidden,
             "hidden_biases_": weights.hidden_biases,
             "residual_": weights.residual,
-            "label_weights_": spread(weights.labels, 0),
-            "label_biases_": spread(weights.label_biases, UNSEEN),
-            "label_embeddings_": spread(embeddings, 0),
+            "label_weights_": spread(weights.labels, seen, n_labels, 0),
+            "label_biases_": spread(weights.label_biases, seen, n_labels, UNSEEN),
+            "label_embeddings_": spread(embeddings, seen, n_labels, 0),
             "shortlist_size_": ensemble.shortlist_size,
             "_kept": Kept(),
         }

@@ -1,9 +1,11 @@
 """What `fit` is given, in the forms that training works on."""
 
+from numbers import Integral
+
 import numpy as np
 import scipy.sparse as sp
 
-from skxmc._ends import Rows
+from skxmc._ends import Rows, canonical
 from skxmc._lazy import torch
 
 
@@ -29,12 +31,14 @@ def as_rows(X):
     """Sparse X in the form of the kernels, dense X as float32; the user's X stays as it is."""
     if not sp.issparse(X):
         return np.asarray(X, dtype=np.float32)
-    # The order of a sum shows in its last bits, and so do stored zeros in it.
-    if not (X.has_canonical_format and X.data.all()):
-        X = X.copy()
-        X.sum_duplicates()
-        X.eliminate_zeros()
-    return Rows.of(X)
+    return Rows.of(canonical(X))
+
+
+def check_k(k):
+    """Of rankings, as int."""
+    if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"k={k!r} must be an integer of at least 1.")
+    return int(k)
 
 
 def check_hidden_sizes(sizes):

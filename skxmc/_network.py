@@ -61,9 +61,7 @@ class Weights:
             out *= np.float32(scale)
             return out
 
-        labels = rng.random((len(label_log_odds), sizes[-1]), dtype=np.float32, out=labels)
-        labels -= np.float32(0.5)
-        labels *= np.float32(2 / np.sqrt(sizes[-1]))
+        labels = cls._draw_labels((len(label_log_odds), sizes[-1]), rng, labels)
         return cls(
             features=normal((n_features, sizes[0]), 0.07, features),
             hidden=[
@@ -77,6 +75,40 @@ class Weights:
             if residual
             else None,
         )
+
+    @classmethod
+    def going_on(
+        cls,
+        before: Weights,
+        known: NDArray[np.bool_],
+        label_log_odds: np.ndarray,
+        rng: np.random.Generator,
+        features: np.ndarray,
+        labels: np.ndarray,
+    ) -> Weights:
+        """A copy of the weights before; labels that they do not know begin as in `initial`.
+
+        `known` (L,): of which labels the rows of their label table are, in order.
+        """
+        cls._draw_labels(labels.shape, rng, labels)
+        features[:], labels[known] = before.features, before.labels
+        biases = label_log_odds.astype(np.float32)
+        biases[known] = before.label_biases
+        return cls(
+            features=features,
+            hidden=[a.copy() for a in before.hidden],
+            hidden_biases=[a.copy() for a in before.hidden_biases],
+            labels=labels,
+            label_biases=biases,
+            residual=None if before.residual is None else [a.copy() for a in before.residual],
+        )
+
+    @staticmethod
+    def _draw_labels(shape, rng, out):
+        labels = rng.random(shape, dtype=np.float32, out=out)
+        labels -= np.float32(0.5)
+        labels *= np.float32(2 / np.sqrt(shape[1]))
+        return labels
 
     @classmethod
     def merge(cls, members, features=None, labels=None):
@@ -124,16 +156,6 @@ class Weights:
                 label_biases=self.label_biases,
                 residual=None if self.residual is None else [part(a, m) for a in self.residual],
             )
-
-    def go_on_from(self, before: Weights, known: NDArray[np.bool_]) -> None:
-        """Take over these weights; of the label table the rows known, (L,) bool, in order."""
-        self.features[:], self.labels[known] = before.features, before.labels
-        self.label_biases[known] = before.label_biases
-        pairs = [*zip(self.hidden, before.hidden, strict=True)]
-        pairs += zip(self.hidden_biases, before.hidden_biases, strict=True)
-        pairs += zip(self.residual or (), before.residual or (), strict=True)
-        for mine, theirs in pairs:
-            mine[:] = theirs
 
     def copy(self) -> Weights:
         """A copy that training does not touch."""

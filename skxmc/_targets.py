@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
+from skxmc._ends import canonical
 from skxmc.metrics._propensities import _of_counts
 
 _BINARIZE = "MultiLabelBinarizer(sparse_output=True) makes an indicator from lists of labels."
@@ -127,10 +128,7 @@ def _parts(array, size=2**22):
 def _indicator(Y, classes):
     if classes is not None and Y.shape[1] != len(classes):
         raise ValueError(f"y has {Y.shape[1]} columns, but there are {len(classes)} labels.")
-    if not (Y.has_canonical_format and Y.data.all()):
-        Y = Y.copy()
-        Y.sum_duplicates()
-        Y.eliminate_zeros()
+    Y = canonical(Y)
     for part in _parts(Y.data):
         wrong = part[part != 1]
         if wrong.size:

@@ -84,17 +84,21 @@ class Trainer:
 
         Several threads remember the dense weights each for itself; here, as the first does.
         """
-        features, labels = self.network.features, self.network.labels
-        tensors = [features.squares, labels.squares, labels.bias_squares, *self.workers[0].squares]
+        tensors = [*self._table_squares(), *self.workers[0].squares]
         return [tensor.detach().cpu().numpy() for tensor in tensors]
 
     def recall(self, memory):
         """Take over such memory."""
+        tables = self._table_squares()
+        dense = memory[len(tables) :]  # for each worker to remember
+        tensors = [*tables, *(squares for worker in self.workers for squares in worker.squares)]
+        arrays = [*memory[: len(tables)], *dense * len(self.workers)]
+        for tensor, array in zip(tensors, arrays, strict=True):
+            tensor.copy_(torch.tensor(array))
+
+    def _table_squares(self):
         features, labels = self.network.features, self.network.labels
-        tables = [features.squares, labels.squares, labels.bias_squares]
-        for worker in self.workers:
-            for tensor, array in zip([*tables, *worker.squares], memory, strict=True):
-                tensor.copy_(torch.tensor(array))
+        return [features.squares, labels.squares, labels.bias_squares]
 
     def get_state(self):
         """All that the next epoch depends on, for a checkpoint: arrays, Generators and the like."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skxmc._centroids import unit_rows
 from skxmc._classifier import XMCClassifier
-from skxmc._ends import Rows
+from skxmc._ends import Rows, canonical
 from skxmc._index import ExactIndex
+from skxmc._inputs import check_k
 from skxmc._lazy import torch
 from skxmc._predictor import UNSEEN
 from skxmc._threads import blocks, count_threads
@@ -96,7 +96,7 @@ def feature_contributions(
     True
     """
     _check_classifier(clf)
-    k = min(_check_k(k), clf.n_features_in_)
+    k = min(check_k(k), clf.n_features_in_)
     X = validate_data(clf, X, accept_sparse="csr", dtype=[np.float32, np.float64], reset=False)
     labels = np.asarray(labels)
     if labels.ndim not in (1, 2) or len(labels) != X.shape[0]:
@@ -105,9 +105,7 @@ def feature_contributions(
             "row, as predict_topk returns them, of shape (n_samples,) or (n_samples, m)."
         )
     columns = _columns_of(clf, labels).reshape(X.shape[0], -1)  # (n, m)
-    X = sp.csr_array(X, dtype=np.float32, copy=True)
-    X.sum_duplicates()
-    X.eliminate_zeros()
+    X = canonical(sp.csr_array(X, dtype=np.float32))
     network = clf._predictor(X).network
 
     features = np.full((*columns.shape, k), -1, np.int64)
@@ -198,7 +196,7 @@ def nearest_labels(
     ((2, 5), dtype('float32'))
     """
     _check_classifier(clf)
-    k = _check_k(k)
+    k = check_k(k)
     labels = np.asarray(labels)
     if labels.ndim != 1:
         raise ValueError(f"labels has shape {labels.shape}; pass a list of labels, (n,).")
@@ -231,12 +229,6 @@ def _check_classifier(clf):
             "step, pipe[-1], and rows that the others have transformed, pipe[:-1].transform(X)."
         )
     check_is_fitted(clf)
-
-
-def _check_k(k):
-    if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"k={k!r} must be an integer of at least 1.")
-    return int(k)
 
 
 def _columns_of(clf, labels):

@@ -10,9 +10,7 @@ import json
 import math
 import mmap as mmaps
 import os
-import secrets
-import shutil
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -24,6 +22,7 @@ from skxmc._checkpoint import Checkpoint
 from skxmc._classifier import XMCClassifier
 from skxmc._format import FORMAT, own_version, refuse_newer
 from skxmc._predictor import Kept
+from skxmc.datasets._replace import replacing
 
 __all__ = ["load_model", "save_model", "trusted_types"]
 
@@ -138,11 +137,13 @@ def save_model(
             name: _encode(value, name, "attribute", tensors) for name, value in state.items()
         },
     }
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"skxmc": json.dumps(stored)})
         except SafetensorError as error:
             raise OSError(f"{os.fspath(path)} could not be written: {error}") from error
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
 
 
 def load_model(path: str | os.PathLike[str], *, mmap: bool = True) -> XMCClassifier:
@@ -312,27 +313,6 @@ def _describe(value):
     if kind is np.ndarray:
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     return f"a {kind.__module__}.{kind.__qualname__}"
-
-
-@contextmanager
-def _replacing(path):
-    """The name of a temporary file beside `path`, which takes its place at the end."""
-    target = os.path.realpath(os.fsdecode(path))  # write through a link, not over it
-    folder = os.path.dirname(target)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"The folder {folder} does not exist; make it first.")
-    temporary = f"{target}.{secrets.token_hex(4)}.tmp"
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        if os.path.isfile(target):
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    except BaseException:  # an interrupt, too, must leave nothing behind
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 # -- reading ---------------------------------------------------------------------------------------

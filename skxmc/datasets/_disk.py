@@ -20,6 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import DTypeLike
 
+from skxmc.datasets._replace import sync_folder
 from skxmc.datasets._save import _to_csr
 
 __all__ = ["CSRWriter", "open_csr", "save_csr"]
@@ -209,7 +210,7 @@ class CSRWriter:
             os.fsync(file.fileno())
         os.replace(temporary, self._folder / _HEADER)
         self._files = None
-        _sync(self._folder)
+        sync_folder(self._folder)
         for file in self._folder.iterdir():  # of the matrix before, or of a process that was killed
             if _OURS.fullmatch(file.name) and self._token not in file.name:
                 with suppress(OSError):  # mapped, on Windows
@@ -395,16 +396,6 @@ def _put(file, array, dtype, add=0):
         view = memoryview(chunk.astype(dtype, order="C", copy=False)).cast("B")
         while len(view):  # a raw file may take less than all
             view = view[file.write(view) :]
-
-
-def _sync(folder):
-    """Bring the names in a folder to disk, where the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _read_header(folder):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gzip
 import os
-import secrets
-import shutil
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from numbers import Integral
 
 import numpy as np
 import scipy.sparse as sp
 
 from skxmc._typing import MatrixLike
+from skxmc.datasets._replace import replacing
 
 __all__ = ["save_xmc_file"]
 
@@ -97,7 +96,7 @@ def save_xmc_file(
         )
     if format == "svmlight" and min(X.shape) == 0:
         raise ValueError(f"X has shape {X.shape}, which svmlight cannot hold; use format='xmc'.")
-    with _replacing(path) as stream:
+    with _writing(path) as stream:
         if format == "xmc":
             stream.write(b"%d %d %d\n" % (*X.shape, Y.shape[1]))
         _write_rows(stream, X, Y, int(precision), format == "svmlight")
@@ -152,24 +151,11 @@ def _write_rows(stream, X, Y, precision, keep_empty):
 
 
 @contextmanager
-def _replacing(path):
-    """Open a temporary file beside `path`, which takes its place at the end."""
-    target = os.path.realpath(os.fsdecode(path))  # write through a link, not over it
-    folder = os.path.dirname(target)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"The folder {folder} does not exist; make it first.")
-    temporary = f"{target}.{secrets.token_hex(4)}.tmp"
-    try:
-        with open(temporary, "xb") as raw:
-            if os.fsdecode(path).endswith(".gz"):
-                with gzip.GzipFile("", "wb", _GZIP_LEVEL, raw, mtime=0) as stream:
-                    yield stream
-            else:
-                yield raw
-        if os.path.isfile(target):
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    except BaseException:  # an interrupt, too, must leave nothing behind
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+def _writing(path):
+    """Open a file for its bytes, compressed by its name, that takes the place of `path`."""
+    with replacing(path) as temporary, open(temporary, "xb") as raw:
+        if os.fsdecode(path).endswith(".gz"):
+            with gzip.GzipFile("", "wb", _GZIP_LEVEL, raw, mtime=0) as stream:
+                yield stream
+        else:
+            yield raw
