@@ -6,6 +6,7 @@ from skxmc._lazy import torch
 from skxmc._prediction import fuse
 from skxmc.metrics._ranking import _hits
 
+CANDIDATES = 50  # labels of a row that may be its best under a tail bias
 TAIL_BIASES = (-0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
 FUSION_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0)
 
@@ -13,7 +14,9 @@ FUSION_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0)
 def choose_tail_bias(held_out, offsets, seen):
     """The tail bias that ranks best, or one as good that is nearer to 0.
 
-    As good is what differs from the best by at most one standard error, row by row.
+    As good is what differs from the best by at most one standard error, row by row. All labels are
+    searched under the two outermost biases alone, and those in between rank what was found: who
+    beats a label there beats it at one of the ends, since a score is linear in the bias.
 
     Parameters
     ----------
@@ -24,22 +27,38 @@ def choose_tail_bias(held_out, offsets, seen):
     seen : ndarray of shape (L,)
         Which columns of Y these are.
     """
-    n = min(5, len(seen))
     precision = {bias: [] for bias in sorted(TAIL_BIASES, key=abs)}  # nearest to 0 first
     for predictor, X, Y in held_out:
-        table = predictor.network.labels
-        biases, step = table.biases, torch.from_numpy(offsets).to(table.biases.device)
+        labels, scores = _candidates(predictor, X, Y.shape[0], offsets)
         for bias, rows in precision.items():
-            table.biases = biases + bias * step
-            labels, _ = predictor.topk(X, Y.shape[0], n)
-            rows.append(_row_precision(Y, seen[labels]))
-        table.biases = biases
+            order = np.argsort(-(scores + bias * offsets[labels]), axis=1, kind="stable")[:, :5]
+            rows.append(_row_precision(Y, seen[np.take_along_axis(labels, order, 1)]))
     precision = {bias: np.concatenate(rows) for bias, rows in precision.items()}
     best = max(precision.values(), key=np.mean)
     for bias, rows in precision.items():
         loss = best - rows
         if loss.mean() <= loss.std() / np.sqrt(len(loss)):
             return bias
+
+
+def _candidates(predictor, X, n_rows, offsets):
+    """Labels (n, m), ascending, that are near a row's best, and their scores without tail bias.
+
+    Minus infinity where a label stands for the second time.
+    """
+    table, n = predictor.network.labels, min(CANDIDATES, len(offsets))
+    biases, step = table.biases, torch.from_numpy(offsets).to(table.biases.device)
+    found = []
+    for bias in (min(TAIL_BIASES), max(TAIL_BIASES)):
+        table.biases = biases + bias * step
+        labels, scores = predictor.topk(X, n_rows, n)
+        found.append((labels, scores - bias * offsets[labels]))
+    table.biases = biases
+    labels, scores = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+    order = np.argsort(labels, axis=1, kind="stable")
+    labels, scores = np.take_along_axis(labels, order, 1), np.take_along_axis(scores, order, 1)
+    scores[:, 1:][labels[:, 1:] == labels[:, :-1]] = -np.inf
+    return labels, scores
 
 
 def choose_fusion(rankings, Y):

@@ -271,8 +271,9 @@ class Says:
         self.network.labels.biases = torch.zeros(scores.shape[1])
 
     def topk(self, X, n_rows, k):
-        order = np.argsort(-(self.scores + self.network.labels.biases.numpy()), axis=1)
-        return order[:, :k], None
+        scores = self.scores + self.network.labels.biases.numpy()
+        labels = np.argsort(-scores, axis=1)[:, :k]
+        return labels, np.take_along_axis(scores, labels, 1)
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(0.6, -0.75), (0.0, 0.0), (-0.7, 0.75)])
@@ -289,6 +290,26 @@ def test_the_tail_bias_undoes_a_shift_that_many_rows_show(shift, expected, n_row
         assert np.sign(found) == np.sign(expected)
     else:
         assert abs(found) <= abs(expected)
+
+
+def test_the_tail_bias_is_what_a_ranking_of_all_labels_under_each_would_choose():
+    rng = np.random.default_rng(1)
+    offsets = rng.exponential(2, 400).astype(np.float32)
+    for shift in (-0.6, -0.3, 0.1, 0.4, 0.8):
+        logits = rng.standard_normal((2000, 400)) * 2
+        scores = logits - shift * offsets
+        true = logits > np.sort(logits, axis=1)[:, [-5]]
+        rows = {}
+        for bias in sorted(TAIL_BIASES, key=abs):
+            top = np.argsort(-(scores + bias * offsets), axis=1)[:, :5]
+            hits = np.take_along_axis(true, top, 1)
+            rows[bias] = np.mean([hits[:, :k].mean(1) for k in (1, 3, 5)], axis=0)
+        best = max(rows.values(), key=np.mean)
+        loss = {bias: best - part for bias, part in rows.items()}
+        good = [b for b, part in loss.items() if part.mean() <= part.std() / np.sqrt(2000)]
+        held_out = [(Says(scores), None, sp.csr_array(true.astype(int)))]
+        found = choose_tail_bias(held_out, offsets, np.arange(400))
+        assert found == good[0]
 
 
 @pytest.mark.parametrize(
