@@ -20,7 +20,7 @@ def choose_tail_bias(held_out, offsets, seen):
 
     Parameters
     ----------
-    held_out : list of (Predictor, X, Y)
+    held_out : iterable of (Predictor, X, Y)
         Rows, and who has not trained on them.
     offsets : ndarray of shape (L,), float32
         Of the labels trained.
@@ -61,13 +61,17 @@ def _candidates(predictor, X, n_rows, offsets):
     return labels, scores
 
 
-def choose_fusion(rankings, Y):
-    """The weight of the classifier that ranks best; of several alike the largest."""
-    n = min(5, Y.shape[1])
-    precision = {
-        beta: _row_precision(Y, fuse(*rankings, beta, n)[0]).mean() for beta in FUSION_WEIGHTS
-    }
-    return max(reversed(precision), key=precision.get)
+def choose_fusion(held_out):
+    """The weight of the classifier that ranks best; of several alike the largest.
+
+    held_out : iterable of (rankings, Y), of some rows each.
+    """
+    precision = {beta: [] for beta in reversed(FUSION_WEIGHTS)}
+    for rankings, Y in held_out:
+        n = min(5, Y.shape[1])
+        for beta, rows in precision.items():
+            rows.append(_row_precision(Y, fuse(*rankings, beta, n)[0]))
+    return max(precision, key=lambda beta: np.concatenate(precision[beta]).mean())
 
 
 def _row_precision(Y, labels):

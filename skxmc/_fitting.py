@@ -149,9 +149,9 @@ class Fitting:
                 self.active_fraction_.append(active)
             self.epoch_seconds_.append(time.perf_counter() - start)
             if held_out:
-                X_held, Y_held = held_out
-                labels, _ = ensemble.predictor().topk(X_held, Y_held.shape[0], 1)
-                score = precision_at_k(Y_held, seen[labels], k=1)
+                predictor = ensemble.predictor()
+                labels = [predictor.topk(X, Y.shape[0], 1)[0] for X, Y in held_out.parts()]
+                score = precision_at_k(held_out.Y, seen[np.concatenate(labels)], k=1)
                 self.validation_scores_.append(score)
                 since = 0 if score > best else since + 1
                 if score > best:
@@ -247,7 +247,8 @@ class Fitting:
         if self.tail_bias != "auto":
             return
         if held_out is not None:
-            held_out = [(ensemble.predictor(), *held_out)]
+            predictor = ensemble.predictor()
+            held_out = ((predictor, *part) for part in held_out.parts())
         else:
             held_out = [
                 (ensemble.predictor(slice(m, m + 1)), take(trainer.X, rows), Y[rows])
@@ -262,10 +263,11 @@ class Fitting:
         """Choose the weight of late fusion by the rows held out, where that is asked for."""
         self.late_fusion_ = self.late_fusion
         if self.late_fusion == "auto":
-            X, Y = held_out
             n = min(5, len(self.classes_))
-            rankings = self._predictor(X, self.tail_bias_).rankings(X, Y.shape[0], n)
-            self.late_fusion_ = choose_fusion(rankings, Y)
+            self.late_fusion_ = choose_fusion(
+                (self._predictor(X, self.tail_bias_).rankings(X, Y.shape[0], n), Y)
+                for X, Y in held_out.parts()
+            )
             self._log(f"late fusion: beta {self.late_fusion_}")
 
     def _parameters(self):

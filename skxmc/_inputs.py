@@ -1,5 +1,6 @@
 """What `fit` is given, in the forms that training works on."""
 
+from contextlib import nullcontext
 from numbers import Integral
 
 import numpy as np
@@ -7,6 +8,8 @@ import scipy.sparse as sp
 
 from skxmc._ends import Rows, canonical
 from skxmc._lazy import torch
+from skxmc._mapped import MappedOrder, is_mapped
+from skxmc._threads import blocks
 
 
 def sample_rows(n_rows, n_members, seed):
@@ -17,21 +20,50 @@ def sample_rows(n_rows, n_members, seed):
 
 
 def take(X, rows):
-    """Some of the rows."""
+    """Some of the rows, in memory."""
     if not isinstance(X, Rows):
         return X[rows]
+    mapped = MappedOrder.of(X)
     starts, counts = X.indptr[rows], X.indptr[rows + 1] - X.indptr[rows]
     ends = np.cumsum(counts)
     at = np.arange(counts.sum()) + np.repeat(starts - ends + counts, counts)
-    # Not by scipy, which makes all indices int64 where there are very many.
-    return Rows(np.append(0, ends), X.indices[at], X.data[at], (len(rows), X.shape[1]))
+    with mapped.reading(rows, max(1, len(rows))) if mapped else nullcontext(int) as reach:
+        reach(0)
+        # Not by scipy, which makes all indices int64 where there are very many.
+        return Rows(np.append(0, ends), X.indices[at], X.data[at], (len(rows), X.shape[1]))
+
+
+class HeldOut:
+    """Rows that a fit does not train on, to judge it by.
+
+    X : they, or with `rows` a larger one on disk, of which they are these. Y : theirs.
+    """
+
+    def __init__(self, X, Y, rows=None):
+        self.X, self.Y, self.rows = X, Y, rows
+
+    def parts(self):
+        """Yields X and Y of all at once, or from the disk, of as many as are mixed together."""
+        if self.rows is None:
+            yield self.X, self.Y
+            return
+        for block in blocks(len(self.rows), MappedOrder.of(self.X).mixed):
+            yield take(self.X, self.rows[block]), self.Y[block]
 
 
 def as_rows(X):
     """Sparse X in the form of the kernels, dense X as float32; the user's X stays as it is."""
+    if isinstance(X, Rows):
+        return X
     if not sp.issparse(X):
         return np.asarray(X, dtype=np.float32)
     return Rows.of(canonical(X))
+
+
+def rows_on_disk(X):
+    """As `as_rows`, where X is mapped and so large that it is not to be copied; else None."""
+    rows = as_rows(X) if sp.issparse(X) and is_mapped(X.data) else None
+    return rows if MappedOrder.of(rows) else None
 
 
 def check_k(k):

@@ -80,6 +80,18 @@ def select_labels(Y, labels):
     return Y
 
 
+def without_rows(Y, rows):
+    """An indicator in which these rows carry no label."""
+    counts = np.diff(Y.indptr)
+    kept = np.ones(len(counts), bool)
+    kept[rows] = False
+    entries = np.repeat(kept, counts)
+    indptr = np.append(0, np.cumsum(counts * kept)).astype(Y.indptr.dtype)
+    Y = sp.csr_array((Y.data[entries], Y.indices[entries], indptr), shape=Y.shape)
+    Y.has_canonical_format = True
+    return Y
+
+
 def positive_weights(kind, counts, n_rows):
     """How much a positive of each label weighs in the loss, (L,) float32, or None for all alike.
 

@@ -829,9 +829,10 @@ def test_early_stopping_watches_precision_at_1_on_rows_that_it_does_not_train_on
     )
     clf = xmc(early_stopping=True, validation_fraction=0.25, max_iter=3).fit(X, Y)
     assert set(n_rows) == {1500}
-    assert parts[1].shape[0] == 500
+    held = parts[1]
+    assert held.shape == (500,)
     assert clf.n_iter_ == len(clf.validation_scores_) == 3
-    assert clf.score(parts[1], parts[3]) == pytest.approx(max(clf.validation_scores_))
+    assert clf.score(X[held], Y[held]) == pytest.approx(max(clf.validation_scores_))
     assert max(clf.validation_scores_) > popularity_precision(Y, Y)
 
 
@@ -1232,8 +1233,8 @@ def test_faiss_that_is_not_installed_is_asked_for_before_training(data, no_train
 
 
 def test_early_stopping_needs_a_labelled_row_to_train_on(data, no_training, monkeypatch):
-    def split(X, Y, **how):
-        return X[1:], X[:1], Y[1:], Y[:1]
+    def split(rows, **how):
+        return rows[1:], rows[:1]
 
     monkeypatch.setattr(_classifier, "train_test_split", split)
     Y = sp.csr_array(([1], ([0], [1])), shape=(400, 3))  # the held-out row has the only label

@@ -3,18 +3,22 @@
 import json
 import mmap
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
 
-from skxmc import XMCClassifier
+from skxmc import XMCClassifier, _mapped
+from skxmc._choices import choose_fusion
 from skxmc._ends import Rows
 from skxmc._inputs import as_rows, take
-from skxmc._mapped import MappedOrder, mapping
-from skxmc._targets import count_labels, encode_targets, select_labels
+from skxmc._mapped import MappedOrder, is_mapped
+from skxmc._targets import count_labels, encode_targets, select_labels, without_rows
+from skxmc._training import Trainer
 from skxmc.datasets import (
     CSRWriter,
     _disk,
@@ -82,12 +86,10 @@ def test_a_matrix_keeps_its_types_and_is_mapped_read_only(saved, problem):
     matrix = open_csr(saved)
     assert_same(matrix, problem[0])
     for name in ("indptr", "indices", "data"):
-        assert mapping(getattr(matrix, name)) is not None
+        assert is_mapped(getattr(matrix, name))
         assert not getattr(matrix, name).flags.writeable
-    assert mapping(problem[0].data) is None
-    base, at = mapping(matrix.data[7:])
-    assert isinstance(base, mmap.mmap)
-    assert at == 28
+    assert is_mapped(matrix.data[7:])
+    assert not is_mapped(problem[0].data)
 
 
 def test_blocks_are_made_canonical_and_the_callers_stay(tmp_path):
@@ -112,7 +114,7 @@ def test_wide_matrices_have_int64_indices_and_many_entries_int64_row_ends(tmp_pa
     save_csr(tmp_path / "X", X)
     found = open_csr(tmp_path / "X", check=True)
     assert (found.indptr.dtype, found.indices.dtype) == (np.int64, np.int32)
-    assert mapping(found.indices) is not None
+    assert is_mapped(found.indices)
     assert as_rows(found).indices is found.indices
     np.testing.assert_array_equal(found.toarray(), X.toarray())
     np.testing.assert_array_equal(found[1:3].toarray(), X.toarray()[1:3])
@@ -436,6 +438,7 @@ def large(saved, monkeypatch):
     """A mapped matrix that takes itself for a large one."""
     monkeypatch.setattr("skxmc._mapped.RUN_BYTES", 2_000)
     monkeypatch.setattr("skxmc._mapped.MIXED_BYTES", 50_000)
+    monkeypatch.setattr("skxmc._mapped.GAP_BYTES", 0)
     return as_rows(open_csr(saved))
 
 
@@ -476,15 +479,43 @@ def test_each_row_is_asked_for_once_before_it_is_due(large, monkeypatch, window)
             asked[first:last] += 1
 
     order = mapped.draw(np.random.default_rng(0))
+    step = window or mapped.mixed
     real = mapped._advise
     monkeypatch.setattr(mapped, "_advise", lambda *a: (note(*a), real(*a)))
     with mapped.reading(order, window) as reach:
         for start in range(0, len(order), 64):
             reach(start)
-            assert (asked[order[start : start + 64]] == 1).all()
-            assert asked.sum() <= start + 3 * (window or mapped.mixed)
+            end = start // step * step + step  # of the window: the next may be asked for right now
+            assert (asked[order[start : min(start + 64, end)]] == 1).all()
+            assert asked.sum() <= start + 3 * step
     assert (asked == 1).all()
     assert (advice[0], advice[-1]) == ("MADV_RANDOM", "MADV_NORMAL")
+
+
+def test_a_call_asks_for_no_more_than_a_disk_reads_ahead(large, monkeypatch):
+    if not hasattr(mmap, "MADV_WILLNEED"):
+        pytest.skip("no madvise")
+    calls = []
+    libc = SimpleNamespace(madvise=lambda at, size, advice: calls.append((at.value, size.value)))
+    monkeypatch.setattr(_mapped, "_libc", lambda: libc)
+    monkeypatch.setattr(_mapped, "CALL_BYTES", mmap.PAGESIZE)
+    MappedOrder.of(large)._advise("MADV_WILLNEED")
+    pages = {at + i for at, size in calls for i in range(0, size, mmap.PAGESIZE)}
+    for array in (large.indices, large.data):
+        begin = array.ctypes.data
+        assert set(range(begin, begin + array.nbytes, mmap.PAGESIZE)) <= pages
+    assert max(size for _, size in calls) == mmap.PAGESIZE
+    assert len(calls) > 10
+
+
+def test_what_is_between_rows_is_read_too_where_it_is_little(large, monkeypatch):
+    mapped = MappedOrder.of(large)
+    asked = []
+    monkeypatch.setattr(mapped, "_advise", lambda name, *rows: asked.append(rows))
+    mapped.gap = 3
+    with mapped.reading(np.array([20, 3, 9, 5, 8])) as reach:
+        reach(0)
+    assert asked == [(), (3, 10), (20, 21), ()]
 
 
 def test_training_visits_mapped_rows_in_that_order_and_learns_as_much(
@@ -502,3 +533,47 @@ def test_training_visits_mapped_rows_in_that_order_and_learns_as_much(
     assert len(drawn) == 10
     assert other.score(X, Y) > clf.score(X, Y) - 0.1  # seeds differ by 0.02
     XMCClassifier("clustered-in-batch", random_state=0, **parameters).fit(mapped, Y)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"early_stopping": True, "tail_bias": 0}, {"late_fusion": "auto"}]
+)
+def test_rows_on_disk_are_held_out_without_a_copy(saved, large, problem, monkeypatch, parameters):
+    monkeypatch.setattr("skxmc._mapped.MIXED_BYTES", 10_000)
+    X, Y = open_csr(saved), problem[1]
+    fit = {"hidden_layer_sizes": (16,), "n_estimators": 2, "max_iter": 4, "n_jobs": 1}
+    trained, most = [], []
+    epoch = Trainer.epoch
+    monkeypatch.setattr(Trainer, "epoch", lambda *a: trained.append(a[0]) or epoch(*a))
+    monkeypatch.setattr("skxmc._inputs.take", lambda *a: most.append(len(a[1])) or take(*a))
+    clf = XMCClassifier("in-batch+uniform", random_state=0, **fit, **parameters).fit(X, Y)
+    assert all(np.shares_memory(trainer.X.data, X.data) for trainer in trained)
+    assert max(most) == MappedOrder.of(large).mixed < 60  # and not all rows held out at once
+    assert sum(most) >= 2 * 60
+    _, held = train_test_split(
+        np.arange(X.shape[0]), test_size=0.1,
+        random_state=np.random.RandomState(0).randint(2**31 - 1),
+    )  # fmt: skip
+    for trainer in trained:
+        np.testing.assert_array_equal(np.flatnonzero(~trainer.visited), np.sort(held))
+        assert not np.diff(trainer.Y.indptr)[held].any()  # nothing of them is known
+    other = XMCClassifier("in-batch+uniform", random_state=0, **fit, **parameters)
+    other.fit(problem[0], Y)
+    found = X[held], Y[held]
+    assert abs(clf.score(*found) - other.score(*found)) < 0.2
+    if "early_stopping" in parameters:
+        assert max(clf.validation_scores_) == pytest.approx(clf.score(*found))
+    else:
+        ranked = clf._predictor(found[0], clf.tail_bias_).rankings(as_rows(found[0]), len(held), 5)
+        assert clf.late_fusion_ == choose_fusion([(ranked, Y[held])])
+
+
+def test_labels_of_some_rows_are_taken_out(problem):
+    Y = problem[1]
+    rows = np.arange(0, 600, 7)
+    expected = Y.toarray()
+    expected[rows] = 0
+    found = without_rows(Y, rows)
+    found.check_format(full_check=True)
+    np.testing.assert_array_equal(found.toarray(), expected)
+    assert found.indptr.dtype == Y.indptr.dtype

@@ -1006,7 +1006,7 @@ def test_auto_needs_a_labelled_row_to_train_on(no_training, monkeypatch):
     X, Y = np.eye(4), np.eye(4, dtype=int)
     Y[1:] = 0
     monkeypatch.setattr(
-        "skxmc._classifier.train_test_split", lambda X, Y, **_: (X[1:], X[:1], Y[1:], Y[:1])
+        "skxmc._classifier.train_test_split", lambda rows, **_: (rows[1:], rows[:1])
     )
     with pytest.raises(ValueError, match=r"late_fusion='auto'.*validation_fraction"):
         xmc(late_fusion="auto").fit(X, Y)

@@ -1,25 +1,20 @@
 r"""Train on data several times larger than the memory, from disk; and in memory, to compare.
 
-    python examples/scale/out_of_memory.py --gb 2.5 --limit 1
+    sudo python examples/scale/out_of_memory.py --gb 2.5 --limit 1 --pairs 3
 
-Makes a problem of long rows on disk, block by block. A first process reads it into memory, fits and
-predicts. A second one does so from the disk, by `open_csr`, under a limit set from outside:
-RLIMIT_DATA for its own memory; and for the data that the system keeps in memory, this process
-watches both together and makes the system drop the data's pages near LIMIT. (Linux; for files that
-are yours.) Both begin with nothing of the data in memory.
-
-Where systemd runs it can hold the limit, a harder one, with `--unlimited` here:
+Makes a problem of long rows on disk, block by block. In turns, a process reads it into memory, fits
+and predicts; and another does so from the disk, by `open_csr`, in a control group whose memory the
+kernel limits: that of the process together with the pages of files that it keeps for it. Both begin
+with nothing of the data in memory. Linux; a group takes the rights of root. Without them, systemd
+may make it, with `--limit 0` here:
 
     systemd-run --user --scope -p MemoryMax=1G -p MemorySwapMax=0 \
-        python examples/scale/out_of_memory.py --only disk --unlimited
+        python examples/scale/out_of_memory.py --only disk --limit 0
 """
 
 import argparse
-import ctypes
 import json
-import mmap
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -80,6 +75,12 @@ def memory(pid="self"):
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
+def disk_gb():
+    """What this process has had read from the disk."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes")) / 2**30
+
+
 def run(job):
     """Fit and predict; what it took."""
     folder, peak = Path(job["folder"]), [0.0]
@@ -87,8 +88,6 @@ def run(job):
         "hidden_layer_sizes": (job["width"],), "n_estimators": 1, "max_iter": job["epochs"],
         "n_jobs": job["jobs"], "batch_size": 128, "random_state": 0, "device": "cpu",
     }  # fmt: skip
-    if job["limit"]:
-        resource.setrlimit(resource.RLIMIT_DATA, (int(job["limit"] * 2**30),) * 2)
 
     def watch():
         while True:
@@ -110,10 +109,10 @@ def run(job):
     X, Y = load("X_train"), load("Y_train")
     read = time.perf_counter() - start
     threading.Thread(target=watch, daemon=True).start()
-    start, cpu = time.perf_counter(), time.process_time()
+    start, cpu, gb = time.perf_counter(), time.process_time(), disk_gb()
     clf = XMCClassifier(job["sampler"], verbose=job["verbose"], **parameters).fit(X, Y)
     fit_seconds, fit_cpu = time.perf_counter() - start, time.process_time() - cpu
-    fit_peak = peak[-1]
+    fit_peak, fit_gb = peak[-1], disk_gb() - gb
     start = time.perf_counter()
     labels, _ = clf.predict_topk(X, k=5)  # of all training rows, for the time
     predict_seconds = time.perf_counter() - start
@@ -126,107 +125,72 @@ def run(job):
         "predict": predict_seconds,
         "before": before,
         "fit_mb": fit_peak - before,
+        "fit_gb": fit_gb,
         "p1": 100 * precision_at_k(Y_test, labels, k=1),
     }
 
 
-class PageCache:
-    """The data's pages that are in memory: which, since when, and how to make the system drop some.
-
-    Stands in for a control group: what came first goes first.
-    """
-
-    _PIDFD_OPEN, _PROCESS_MADVISE, _PAGEOUT = 434, 440, 21  # of Linux, on all machines
-    _CHUNK = 128 * 1024  # bytes, dropped as one
-    _MOST_RANGES = 1024  # of a call
-
-    def __init__(self, folder):
-        self.libc = ctypes.CDLL(None, use_errno=True)
-        self.files, self.tick = {}, 0
-        for path in sorted(folder.rglob("*.bin")):
-            with open(path, "rb") as file:
-                view = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-            n = -(-len(view) // self._CHUNK)
-            self.files[str(path.resolve())] = view, np.zeros(n, np.int64)  # since when, 0: is not
-
-    def look(self):
-        """MB of the files that are in memory, mapped or not."""
-        total, self.tick = 0, self.tick + 1
-        for view, since in self.files.values():
-            pages = np.zeros(len(since) * (self._CHUNK // mmap.PAGESIZE), np.uint8)
-            start = np.frombuffer(view, np.uint8).ctypes.data
-            self.libc.mincore(
-                ctypes.c_void_p(start),
-                ctypes.c_size_t(len(view)),
-                ctypes.c_void_p(pages.ctypes.data),
-            )
-            pages = (pages & 1).reshape(len(since), -1).any(axis=1)
-            since[:] = np.where(pages, np.where(since, since, self.tick), 0)
-            total += int(pages.sum()) * self._CHUNK
-        return total / MB
-
-    def drop(self, n_mb=np.inf, pid=None):
-        """Make the system drop so much: from the process's maps, and then from its own memory."""
-        since = np.concatenate([since for _, since in self.files.values()])
-        order = np.argsort(np.where(since, since, np.inf), kind="stable")
-        due = np.zeros(len(since), bool)
-        due[order[: int(min(n_mb * MB / self._CHUNK + 1, np.count_nonzero(since)))]] = True
-        ends = np.cumsum([len(since) for _, since in self.files.values()])
-        chunks = dict(zip(self.files, np.split(due, ends[:-1]), strict=True))
-        chunks = {
-            path: (np.flatnonzero(part) * self._CHUNK).tolist() for path, part in chunks.items()
-        }
-        ranges = []
-        for path, (begin, end) in self._addresses(pid).items() if pid else ():
-            ranges += [(begin + at, min(self._CHUNK, end - begin - at)) for at in chunks[path]]
-        for start in range(0, len(ranges), self._MOST_RANGES):
-            self._page_out(pid, ranges[start : start + self._MOST_RANGES])
-        for path, starts in chunks.items():
-            with open(path, "rb") as file:
-                if pid is None:
-                    os.fsync(file.fileno())
-                for at in starts:
-                    os.posix_fadvise(file.fileno(), at, self._CHUNK, os.POSIX_FADV_DONTNEED)
-
-    def _addresses(self, pid):
-        """Where a process has mapped the files."""
-        found = {}
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            parts = line.split(maxsplit=5)
-            if parts[-1] in self.files:
-                found[parts[-1]] = tuple(int(at, 16) for at in parts[0].split("-"))
-        return found
-
-    def _page_out(self, pid, ranges):
-        vector = (ctypes.c_size_t * (2 * len(ranges)))(*(n for pair in ranges for n in pair))
-        descriptor = self.libc.syscall(self._PIDFD_OPEN, pid, 0)
-        self.libc.syscall(
-            self._PROCESS_MADVISE, descriptor, vector, ctypes.c_size_t(len(ranges)),
-            self._PAGEOUT, ctypes.c_uint(0),
-        )  # fmt: skip
-        os.close(descriptor)
+CGROUPS = {  # of the two versions: limits, the most so far
+    "/sys/fs/cgroup/memory": (
+        ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"],
+        "memory.max_usage_in_bytes",
+    ),
+    "/sys/fs/cgroup": (["memory.max", "memory.swap.max"], "memory.peak"),
+}
 
 
-def start(job, limit, cache):
-    """Run a job in a process of its own; its results, and what was seen from outside."""
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--one", json.dumps(job)], stdout=subprocess.PIPE, text=True
-    )
-    most = 0.0
-    while process.poll() is None:
-        time.sleep(0.2)
+class ControlGroup:
+    """A group of processes whose memory the kernel counts, page cache included, and may limit."""
+
+    def __init__(self, n_gb):
+        found = [at for at in CGROUPS if Path(at, "cgroup.procs").exists()]
+        if not found:
+            sys.exit("No control groups here; pass --limit 0.")
+        limits, self._peak = CGROUPS[found[0]]
+        self.path = Path(found[0], f"skxmc-{os.getpid()}")
         try:
-            used = memory(process.pid) + cache.look()
-            most = max(most, used)
-            if limit and used > 0.8 * 1024 * limit:
-                cache.drop(used - 0.7 * 1024 * limit, process.pid)
-        except (FileNotFoundError, StopIteration, ProcessLookupError):  # it has just ended
-            break
+            self.path.mkdir()
+            for name in limits if n_gb else ():
+                swap = "swap" in name  # of version 2: beside the memory; memsw is both
+                if (self.path / name).exists():
+                    (self.path / name).write_text("0" if swap else str(int(n_gb * 2**30)))
+        except OSError as error:
+            sys.exit(f"{error}. A control group takes the rights of root; see --help for others.")
+
+    def join(self):
+        """Put this process into it."""
+        (self.path / "cgroup.procs").write_text(str(os.getpid()))
+
+    def close(self):
+        """Remove it; returns the most MB that it held."""
+        most = int((self.path / self._peak).read_text()) / MB
+        self.path.rmdir()
+        return most
+
+
+def drop(folder):
+    """Make the system forget what it holds of the files in memory."""
+    for path in folder.rglob("*.bin"):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def start(job, limit, grouped):
+    """Run a job in a process of its own; its results, and the most that its group held."""
+    drop(Path(job["folder"]))
+    group = ControlGroup(limit) if grouped else None
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--one", json.dumps(job)],
+        stdout=subprocess.PIPE, text=True, preexec_fn=group and group.join,
+    )  # fmt: skip
     lines = process.communicate()[0].splitlines()
+    drop(Path(job["folder"]))
+    most = group.close() if group else float("nan")
     if lines[:-1]:
         print(*lines[:-1], sep="\n")
     if process.returncode:
-        sys.exit(f"The process of {job['how']} failed.")
+        sys.exit(f"The process of {job['how']} ended with {process.returncode}.")
     return {**json.loads(lines[-1]), "most": most}
 
 
@@ -237,9 +201,9 @@ def main():
     )
     parser.add_argument("--folder", type=Path, default=Path("skxmc-out-of-memory"))
     parser.add_argument("--gb", type=float, default=2.5, help="size of X on disk")
-    parser.add_argument("--limit", type=float, default=1.0, help="GB of memory, data included")
-    parser.add_argument("--unlimited", action="store_true", help="set no limit")
+    parser.add_argument("--limit", type=float, default=1.0, help="GB of memory; 0: none set here")
     parser.add_argument("--only", choices=["memory", "disk"], help="one of the two alone")
+    parser.add_argument("--pairs", type=int, default=1, help="how often to run the two")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--jobs", type=int, default=1, help="threads")
@@ -255,20 +219,29 @@ def main():
     X = open_csr(args.folder / "X_train")
     print(f"{X.shape[0]:,} rows of {X.nnz / X.shape[0]:.0f} features, {8 * X.nnz / 2**30:.2f} GB")
     del X
-    print("        read s  fit s  CPU s  predict s  libraries MB  fit MB  most MB   P@1")
-    cache = PageCache(args.folder)
-    for how in ["memory", "disk"] if args.only is None else [args.only]:
-        limit = 0 if args.unlimited or how == "memory" else args.limit
-        job = {"how": how, "folder": str(args.folder), "limit": limit}
-        job |= {n: vars(args)[n] for n in ("epochs", "width", "jobs", "sampler", "verbose")}
-        if not args.unlimited:
-            cache.look()
-            cache.drop()
-        print(
-            "{how:6}  {read:6.1f}  {fit:5.0f}  {fit_cpu:5.0f}  {predict:9.1f}  {before:12.0f}  "
-            "{fit_mb:6.0f}  {most:7.0f}  {p1:4.1f}".format(**start(job, limit, cache)),
-            flush=True,
-        )
+    print(
+        "        read s  fit s  CPU s  from disk GB  predict s  libraries MB  fit MB  most MB   P@1"
+    )
+    ratios = []
+    for _ in range(args.pairs):
+        found = {}
+        for how in ["memory", "disk"] if args.only is None else [args.only]:
+            job = {"how": how, "folder": str(args.folder)}
+            job |= {n: vars(args)[n] for n in ("epochs", "width", "jobs", "sampler", "verbose")}
+            limit = args.limit if how == "disk" else 0
+            found[how] = start(job, limit, grouped=args.limit)
+            print(
+                "{how:6}  {read:6.1f}  {fit:5.1f}  {fit_cpu:5.1f}  {fit_gb:12.1f}  {predict:9.1f}  "
+                "{before:12.0f}  {fit_mb:6.0f}  {most:7.0f}  {p1:4.1f}".format(**found[how]),
+                flush=True,
+            )
+        if args.only is None:
+            ratios.append(
+                [found["disk"][n] / found["memory"][n] for n in ("fit", "fit_cpu", "predict")]
+            )
+    if ratios:
+        ratios = np.median(ratios, axis=0)
+        print("disk / memory, medians: fit {:.2f}  CPU {:.2f}  predict {:.2f}".format(*ratios))
 
 
 if __name__ == "__main__":
