@@ -233,7 +233,7 @@ def begin(
             weights = Weights.initial(X.shape[1], sizes, log_odds, rng, residual, *tables)
         else:
             before, memory, known = start[m]
-            weights = Weights.going_on(before, known, log_odds, rng, *tables)
+            weights = Weights.going_on(before, known, log_odds, *tables)
         trainers.append(
             Trainer(
                 Network(weights, device), X, problem, sampler, loss,

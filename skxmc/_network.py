@@ -53,7 +53,8 @@ class Weights:
         """Random weights; label biases at the labels' log-odds, or training starts by finding them.
 
         The feature table is N(0, 0.07): rows of unit length give hidden units of that scale,
-        whatever their number of features. `features` and `labels`: arrays for the two tables.
+        whatever their number of features. The label table is 0: what is random in it stays, in
+        labels of few rows, as noise. `features` and `labels`: arrays for the two tables.
         """
 
         def normal(shape, scale, out=None):
@@ -61,7 +62,9 @@ class Weights:
             out *= np.float32(scale)
             return out
 
-        labels = cls._draw_labels((len(label_log_odds), sizes[-1]), rng, labels)
+        if labels is None:
+            labels = np.empty((len(label_log_odds), sizes[-1]), np.float32)
+        labels[:] = 0
         return cls(
             features=normal((n_features, sizes[0]), 0.07, features),
             hidden=[
@@ -82,7 +85,6 @@ class Weights:
         before: Weights,
         known: NDArray[np.bool_],
         label_log_odds: np.ndarray,
-        rng: np.random.Generator,
         features: np.ndarray,
         labels: np.ndarray,
     ) -> Weights:
@@ -90,7 +92,7 @@ class Weights:
 
         `known` (L,): of which labels the rows of their label table are, in order.
         """
-        cls._draw_labels(labels.shape, rng, labels)
+        labels[:] = 0
         features[:], labels[known] = before.features, before.labels
         biases = label_log_odds.astype(np.float32)
         biases[known] = before.label_biases
@@ -102,13 +104,6 @@ class Weights:
             label_biases=biases,
             residual=None if before.residual is None else [a.copy() for a in before.residual],
         )
-
-    @staticmethod
-    def _draw_labels(shape, rng, out):
-        labels = rng.random(shape, dtype=np.float32, out=out)
-        labels -= np.float32(0.5)
-        labels *= np.float32(2 / np.sqrt(shape[1]))
-        return labels
 
     @classmethod
     def merge(cls, members, features=None, labels=None):

@@ -28,6 +28,7 @@ from skxmc.samplers import (
     UnionSampler,
     make_sampler,
 )
+from skxmc.samplers._clustered import main_axes
 
 N_ROWS, N_LABELS, WIDTH, BATCH = 30, 20, 4, 4
 
@@ -901,6 +902,29 @@ def test_rows_that_lie_together_share_a_cluster_and_so_a_batch(n_rows):
     assert max(len(list(run)) for _, run in itertools.groupby(shuffled)) < 4
 
 
+class Vectors:
+    def __init__(self, vectors):
+        self.vectors = torch.from_numpy(vectors.astype(np.float32))
+
+    def hidden(self, rows):
+        return self.vectors[rows]
+
+
+def test_main_axes_keep_what_vectors_of_few_dimensions_have_and_the_longest_of_many():
+    rng = np.random.default_rng(0)
+    few = rng.standard_normal((500, 5)) @ rng.standard_normal((5, 40))
+    found = main_axes(Vectors(few), 500, rng, n_axes=5, n_sample=100)
+    assert found.shape == (500, 5)
+    np.testing.assert_allclose(found @ found.T, few @ few.T, rtol=1e-3, atol=1e-2)
+    scales = 0.5 ** np.arange(40)
+    many = rng.standard_normal((500, 40)) * scales
+    units = many / np.linalg.norm(many, axis=1)[:, None]
+    best = np.linalg.eigvalsh(units.T @ units)[-5:].sum()  # no 5 axes have more of them
+    found = main_axes(Vectors(units), 500, rng, n_axes=5, n_sample=500)
+    assert (found**2).sum() == pytest.approx(best, rel=1e-4)
+    assert main_axes(Vectors(many), 500, rng).shape == (500, 40)
+
+
 def test_clusters_are_balanced():
     """Found again by where rows stand in two epochs: clusters move, their rows stay together."""
     network, rng = Clumps(300, 50), np.random.default_rng(0)
@@ -918,7 +942,7 @@ def test_clusters_and_the_rows_within_them_are_shuffled_each_epoch():
     network, rng = Clumps(80, 8), np.random.default_rng(0)
     sampler = clustered(80, 8, refresh_epochs=3, schedule=None)
     orders = [sampler.order_rows(epoch, network, rng).reshape(-1, 8) for epoch in range(4)]
-    assert network.n_calls == 2
+    assert network.n_calls == 4  # in two epochs, for a sample of rows and for all
     sets = [[frozenset(part) for part in order.tolist()] for order in orders]
     assert set(sets[0]) == set(sets[1]) == set(sets[2])
     assert sets[0] != sets[1] != sets[2]

@@ -37,8 +37,9 @@ class ClusteredInBatchSampler(InBatchSampler):
     It pays with many labels and enough epochs: P@k rises and PSP@k falls. With few labels, or in a
     few epochs, plain in-batch negatives are as good and cheaper (docs, "experiments").
 
-    A batch is not a random draw of rows, so that no `log_expected` is known. Clustering 100,000
-    rows of 256 numbers takes about 4 seconds, and twice the memory of their hidden vectors.
+    A batch is not a random draw of rows, so that no `log_expected` is known. Rows are compared by
+    the 64 main axes of their hidden vectors: clustering 100,000 takes about a second beside the
+    making of these vectors, and 300 bytes a row.
 
     References
     ----------
