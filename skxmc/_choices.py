@@ -47,7 +47,8 @@ def _candidates(predictor, X, n_rows, offsets):
     Minus infinity where a label stands for the second time.
     """
     table, n = predictor.network.labels, min(CANDIDATES, len(offsets))
-    biases, step = table.biases, torch.from_numpy(offsets).to(table.biases.device)
+    biases, own = table.biases, predictor.network.own_labels(offsets)
+    step = torch.from_numpy(own).to(biases.device)
     found = []
     for bias in (min(TAIL_BIASES), max(TAIL_BIASES)):
         table.biases = biases + bias * step

@@ -20,7 +20,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skxmc._callbacks import CallbackSupportMixin
-from skxmc._checkpoint import Checkpoint, CheckpointFile
+from skxmc._checkpoint import Checkpoint
 from skxmc._fitting import Fitting
 from skxmc._format import FORMAT, own_version, refuse_newer
 from skxmc._index import ExactIndex
@@ -335,7 +335,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         saved = None
         if self.checkpoint is not None:
-            saved = CheckpointFile(self.checkpoint)
+            saved = self._open_checkpoint()
             seed = saved.check(self._parameters(), self.random_state, self.max_iter, seed, X, Y)
         held_out, passed_over, rows, n_rows = None, None, X, X.shape[0]
         if self.early_stopping or self.late_fusion == "auto":
@@ -365,7 +365,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         )
         self.classes_, self._kind = (self.classes_ if go_on else classes), kind
         tasks = self._start(ensemble, seen, X, y, go_on)
-        with Interrupt() as interrupt:
+        with Interrupt(self._holds_interrupts) as interrupt:
             watched = held_out if self.early_stopping else None
             self._train(ensemble, watched, seen, tasks, interrupt, saved)
             self._choose_tail_bias(ensemble, held_out, seen, Y)

@@ -55,6 +55,26 @@ class MemberTables:
         return out
 
 
+class Whole:
+    """Where the tables of a run lie: here, as a whole. n_final: labels of the fitted model."""
+
+    def __init__(self, n_features, n_labels, n_final):
+        self.n_features, self.n_labels, self.n_final = n_features, n_labels, n_final
+        self.n_columns = n_final  # of the user's y
+
+    def initial(self, n_features, sizes, log_odds, rng, residual, features, labels):
+        """The weights of a member at its start, in its tables."""
+        return Weights.initial(n_features, sizes, log_odds, rng, residual, features, labels)
+
+    def network(self, weights, device):
+        """The network that such weights make."""
+        return Network(weights, device)
+
+    def ensemble(self, trainers, *args):
+        """Who runs the trainers."""
+        return Ensemble(trainers, self, *args)
+
+
 class Ensemble:
     """Trainers of the members, an epoch at a time; at the end, their average, by `finish`.
 
@@ -62,8 +82,9 @@ class Ensemble:
     trained by one thread, and the same seed gives the same bits.
     """
 
-    def __init__(self, trainers, n_threads, device, features=None, labels=None):
+    def __init__(self, trainers, place, n_threads, device, features=None, labels=None):
         self.trainers, self.n_threads, self.device = trainers, n_threads, device
+        self.place = place
         self.features, self.labels = features, labels  # `MemberTables`, where they are to merge
         self.Y, self.n_rows = trainers[0].Y, len(trainers[0].visited)
         self.reports_active = trainers[0].loss.reports_active
@@ -94,10 +115,13 @@ class Ensemble:
             results[m] = self.trainers[m].epoch(number, tick, stop)
 
         members = range(len(self.trainers))
-        for_each(work, members, min(self.n_threads, len(members)))
+        self._for_each(work, members)
         losses, hardness, active = zip(*(results[m] for m in members), strict=True)
         share = None if None in active else float(np.mean(active))
         return float(np.mean(losses)), float(np.mean(hardness)), share
+
+    def _for_each(self, work, members):
+        for_each(work, members, min(self.n_threads, len(members)))
 
     def finish(self, seen):
         """The members as one network, in the memory of their tables: training is over.
@@ -127,7 +151,7 @@ class Ensemble:
     def network(self):
         """The members as one network; a copy where there are several."""
         weights = [trainer.network.weights() for trainer in self.trainers]
-        return Network(Weights.merge(weights), self.device)
+        return self.place.network(Weights.merge(weights), self.device)
 
     def get_state(self):
         """What the next epoch depends on, of each member: see `Trainer.get_state`."""
@@ -153,7 +177,7 @@ class Ensemble:
     def restore(self, checkpoint):
         """Take back such a copy."""
         for trainer, (weights, memory) in zip(self.trainers, checkpoint, strict=True):
-            trainer.network = Network(weights, self.device)
+            trainer.network = self.place.network(weights, self.device)
             trainer.network.prepare_training(trainer.rng)
             trainer.recall(memory)
 
@@ -184,20 +208,20 @@ class Ensemble:
 
     def predictor(self, members=slice(None)):
         """What would predict if training stopped now, by some of the members or by all."""
-        part = Ensemble(self.trainers[members], self.n_threads, self.device)
+        part = self.place.ensemble(self.trainers[members], self.n_threads, self.device)
         embeddings = None if self.shortlist_size is None else part.embeddings()
         seen = np.ones(self.Y.shape[1], bool)
         return Predictor(part.network(), seen, self.n_threads, embeddings, self.shortlist_size)
 
 
 def begin(
-    X, Y, counts, n_rows, n_final, *, sizes, residual, sampler, loss, n_members, batch_size,
+    X, Y, counts, n_rows, place, *, sizes, residual, sampler, loss, n_members, batch_size,
     device, n_threads, seed, passed_over, log, start=None, **training,
 ):  # fmt: skip
     """All that a run needs; the sampler finds what is wrong with its parameters first.
 
     X : Rows or dense. Y : csr_array (n, L). counts : (L,), how many of `n_rows` rows carry each
-    label: those of Y, and of what was trained before. n_final : labels of the fitted model.
+    label: those of Y, and of what was trained before. place : `Whole`, or the like.
     passed_over : for each member, rows that it does not visit. start : for each member, what it
     goes on from: `Weights`, memory of Adagrad, and which labels they know, (L,) bool.
     training : further parameters of `Trainer`.
@@ -209,7 +233,7 @@ def begin(
         Problem(
             Y=Y,
             label_counts=in_Y,
-            n_columns=n_final,
+            n_columns=place.n_columns,
             batch_size=batch_size or int(np.clip((len(Y.indptr) - 1) // 64, 8, 128)),
             random_state=member_seed,
             n_threads=max(1, n_threads // n_members),
@@ -222,25 +246,25 @@ def begin(
         for problem in problems
     ]
     log_odds = np.log((counts + 0.5) / (n_rows - counts + 0.5))
-    features = MemberTables(n_members, X.shape[1], sizes[0])
-    labels = MemberTables(n_members, len(counts), sizes[-1], n_final)
+    features = MemberTables(n_members, place.n_features, sizes[0])
+    labels = MemberTables(n_members, place.n_labels, sizes[-1], place.n_final)
     trainers = []
     for m, (problem, (sampler, loss)) in enumerate(zip(problems, begun, strict=True)):
         rng = np.random.default_rng(problem.random_state)
         tables = features.members[m], labels.members[m]
         if start is None:
             memory = None
-            weights = Weights.initial(X.shape[1], sizes, log_odds, rng, residual, *tables)
+            weights = place.initial(X.shape[1], sizes, log_odds, rng, residual, *tables)
         else:
             before, memory, known = start[m]
             weights = Weights.going_on(before, known, log_odds, *tables)
         trainers.append(
             Trainer(
-                Network(weights, device), X, problem, sampler, loss,
+                place.network(weights, device), X, problem, sampler, loss,
                 passed_over=passed_over[m], memory=memory, **training,
             )
         )  # fmt: skip
-    return Ensemble(trainers, n_threads, device, features, labels)
+    return place.ensemble(trainers, n_threads, device, features, labels)
 
 
 def _no_log(text):

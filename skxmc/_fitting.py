@@ -7,9 +7,9 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from skxmc._callbacks import Tasks
-from skxmc._checkpoint import encode
+from skxmc._checkpoint import CheckpointFile, encode
 from skxmc._choices import choose_fusion, choose_tail_bias
-from skxmc._ensemble import begin, spread
+from skxmc._ensemble import Whole, begin, spread
 from skxmc._inputs import as_rows, check_hidden_sizes, find_device, take
 from skxmc._network import Weights
 from skxmc._predictor import UNSEEN, Kept
@@ -32,6 +32,8 @@ _FEW_BYTES = 2**28
 class Fitting:
     """Methods of XMCClassifier between its parameters and its fitted attributes."""
 
+    _holds_interrupts = True  # whether Ctrl-C ends a fit in order
+
     def _is_fitted(self):
         return hasattr(self, "label_weights_")
 
@@ -41,6 +43,13 @@ class Fitting:
             self, X, y, accept_sparse="csr", dtype=[np.float32, np.float64], multi_output=True,
             reset=reset,
         )  # fmt: skip
+
+    def _open_checkpoint(self):
+        return CheckpointFile(self.checkpoint)
+
+    def _place(self, X, Y, seen):
+        """Where the tables of a run are to lie: here, as a whole."""
+        return Whole(X.shape[1], len(seen), Y.shape[1])
 
     def _begin(self, X, Y, counts, n_rows, seed, schedule, n_epochs, go_on, passed_over=None):
         """An ensemble ready to train on X and Y, and which labels its columns are.
@@ -54,8 +63,9 @@ class Fitting:
         weights = positive_weights(self.positive_weight, counts, n_rows)
         # A GPU is busy with one stream of batches.
         n_threads = 1 if device != "cpu" else count_threads(self.n_jobs, X.shape[0], 10_000)
+        X = as_rows(X)
         ensemble = begin(
-            as_rows(X), select_labels(Y, seen), counts[seen], n_rows, len(counts),
+            X, select_labels(Y, seen), counts[seen], n_rows, self._place(X, Y, seen),
             sizes=sizes, residual=self.residual,
             sampler=make_sampler(self.sampler), loss=make_loss(self.loss),
             n_members=self.n_estimators, batch_size=self.batch_size,

@@ -19,7 +19,8 @@ class Interrupt:
     where somebody handles SIGINT already, that stays as it is.
     """
 
-    def __init__(self):
+    def __init__(self, may_hold=True):
+        self._may_hold = may_hold
         self.asked = self.holds = False
         self.how = None  # where it cut the fit short, and what it is left with; None: it did not
 
@@ -29,7 +30,8 @@ class Interrupt:
 
     def __enter__(self):
         self.holds = (
-            threading.current_thread() is threading.main_thread()
+            self._may_hold
+            and threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
         if self.holds:

@@ -56,19 +56,13 @@ class Weights:
         whatever their number of features. The label table is 0: what is random in it stays, in
         labels of few rows, as noise. `features` and `labels`: arrays for the two tables.
         """
-
-        def normal(shape, scale, out=None):
-            out = rng.standard_normal(shape, dtype=np.float32, out=out)
-            out *= np.float32(scale)
-            return out
-
         if labels is None:
             labels = np.empty((len(label_log_odds), sizes[-1]), np.float32)
         labels[:] = 0
         return cls(
-            features=normal((n_features, sizes[0]), 0.07, features),
+            features=cls.draw_features((n_features, sizes[0]), rng, features),
             hidden=[
-                normal((fan_in, fan_out), np.sqrt(2 / fan_in))
+                _normal((fan_in, fan_out), np.sqrt(2 / fan_in), rng)
                 for fan_in, fan_out in itertools.pairwise(sizes)
             ],
             hidden_biases=[np.zeros(size, np.float32) for size in sizes],
@@ -104,6 +98,11 @@ class Weights:
             label_biases=biases,
             residual=None if before.residual is None else [a.copy() for a in before.residual],
         )
+
+    @staticmethod
+    def draw_features(shape: tuple, rng: np.random.Generator, out=None) -> np.ndarray:
+        """Rows of a feature table, at their start."""
+        return _normal(shape, 0.07, rng, out)
 
     @classmethod
     def merge(cls, members, features=None, labels=None):
@@ -155,6 +154,12 @@ class Weights:
     def copy(self) -> Weights:
         """A copy that training does not touch."""
         return copy.deepcopy(self)
+
+
+def _normal(shape, scale, rng, out=None):
+    out = rng.standard_normal(shape, dtype=np.float32, out=out)
+    out *= np.float32(scale)
+    return out
 
 
 class Network:
@@ -221,7 +226,7 @@ class Network:
         Autograd refuses a backward pass through a weight that was updated in place since the
         forward pass, which other threads do all the time; `.data` has a version count of its own.
         """
-        twin = object.__new__(Network)
+        twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin.hidden_weights = [a.data.requires_grad_() for a in self.hidden_weights]
         twin.hidden_biases = [a.data.requires_grad_() for a in self.hidden_biases]
@@ -229,6 +234,16 @@ class Network:
         if isinstance(self.ends, CompiledEnds):
             twin.ends = CompiledEnds()
         return twin
+
+    # -- of tables that several processes share, others say otherwise ----------------------------
+
+    def own_labels(self, array: np.ndarray) -> np.ndarray:
+        """Of an array with an entry for each label, those of the label table here."""
+        return array
+
+    def share_index(self, index: Any) -> Any:
+        """An index over the label table here as one over all labels."""
+        return index
 
     # -- forward -------------------------------------------------------------------------------
 

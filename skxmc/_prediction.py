@@ -42,6 +42,7 @@ def rank(
     table = network.labels
     if index is None:
         index = ExactIndex(n_threads=n_threads).build(table.weights, table.biases)
+        index = network.share_index(index)
     for block in telling(blocks(n_rows, _ROWS), "ranked", n_rows, log):
         hidden = hidden_vectors(network, X, np.arange(block.start, block.stop), n_threads)
         scores[block], labels[block] = index.topk(hidden, k, n_threads=n_threads)

@@ -292,6 +292,10 @@ class Trainer:
         """Hidden vectors of these rows without dropout, (len(rows), H)."""
         return hidden_vectors(self.network, self.X, rows, self.n_threads)
 
+    def share_index(self, index):
+        """An index over `label_weights` as one over all labels: several processes may hold them."""
+        return self.network.share_index(index)
+
     @property
     def label_weights(self):
         """(L, H)."""

@@ -117,6 +117,18 @@ def save_model(
         ) from error
 
     tensors: dict[str, np.ndarray] = {}
+    stored = contents(clf, tensors, _TABLES if dtype == "float16" else ())
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"skxmc": json.dumps(stored)})
+        except SafetensorError as error:
+            raise OSError(f"{os.fspath(path)} could not be written: {error}") from error
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+
+
+def contents(clf, tensors, halved=()):
+    """The JSON part of the file of a fitted classifier, whose arrays are put into `tensors`."""
     # Where a fit wrote its checkpoints is no part of a model.
     parameters = clf.get_params(deep=False) | {"checkpoint": None}
     state = {
@@ -124,9 +136,8 @@ def save_model(
         for name, value in vars(clf).items()
         if name not in parameters and name not in _NOT_STORED
     }
-    if dtype == "float16":
-        state |= {name: _halve(name, state[name]) for name in _TABLES}
-    stored = {
+    state |= {name: _halve(name, state[name]) for name in halved}
+    return {
         "format": FORMAT,
         "version": own_version(),
         "sklearn": sklearn.__version__,
@@ -137,13 +148,6 @@ def save_model(
             name: _encode(value, name, "attribute", tensors) for name, value in state.items()
         },
     }
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"skxmc": json.dumps(stored)})
-        except SafetensorError as error:
-            raise OSError(f"{os.fspath(path)} could not be written: {error}") from error
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
 
 
 def load_model(path: str | os.PathLike[str], *, mmap: bool = True) -> XMCClassifier:
@@ -241,6 +245,13 @@ def _parameter_classes():
     }
 
 
+class Elsewhere:
+    """An array of the file that is written by others: its shape and dtype are all there is."""
+
+    def __init__(self, shape, dtype=np.float32):
+        self.shape, self.dtype = shape, np.dtype(dtype)
+
+
 class _Half:
     """A table that is float32 for the user, and float16 in the file."""
 
@@ -272,6 +283,9 @@ def _encode(value, name, what, tensors):
     if type(value) in (list, tuple):
         parts = [_encode(part, f"{name}.{i}", what, tensors) for i, part in enumerate(value)]
         return parts if type(value) is list else {"tuple": parts}
+    if isinstance(value, Elsewhere):
+        tensors[name] = value
+        return {"array": name}
     if isinstance(value, _Half):
         tensors[name] = value.array
         return {"half": name}

@@ -57,7 +57,7 @@ def test_the_api_lists_every_public_class_and_function():
     modules = [skxmc, *(getattr(skxmc, n) for n in skxmc.__all__)]
     modules += [
         importlib.import_module(f"skxmc.{n}")
-        for n in ("ensemble", "inspection", "persistence", "presets")
+        for n in ("distributed", "ensemble", "inspection", "persistence", "presets")
     ]
     names = [
         f"{module.__name__}.{name}"

@@ -269,6 +269,7 @@ class Says:
     def __init__(self, scores):
         self.scores, self.network = scores, mock.Mock()
         self.network.labels.biases = torch.zeros(scores.shape[1])
+        self.network.own_labels = lambda array: array
 
     def topk(self, X, n_rows, k):
         scores = self.scores + self.network.labels.biases.numpy()

@@ -99,13 +99,15 @@ def main_axes(network, n_rows, rng, n_axes=N_AXES, n_sample=4096):
     """Hidden vectors of all rows along the axes on which most of their length lies.
 
     The axes are the leading eigenvectors of the second moments of a sample's unit vectors. Returns
-    (n_rows, n_axes) float32, or (n_rows, H) where H is less.
+    (n_rows, n_axes) float32, or the vectors (n_rows, H) as they are where H is no more.
     """
     sample = np.sort(rng.choice(n_rows, min(n_rows, n_sample), replace=False))
     units = torch.nn.functional.normalize(network.hidden(sample))  # (s, H)
+    if units.shape[1] <= n_axes:
+        return network.hidden(np.arange(n_rows)).cpu().numpy()
     _, vectors = torch.linalg.eigh(units.T @ units)
     axes = vectors[:, -n_axes:]  # (H, n_axes): eigh sorts ascending
-    out = np.empty((n_rows, axes.shape[1]), np.float32)
+    out = np.empty((n_rows, n_axes), np.float32)
     for block in blocks(n_rows, 16384):
         hidden = network.hidden(np.arange(block.start, block.stop))
         out[block] = (hidden @ axes).cpu().numpy()

@@ -65,6 +65,8 @@ class LookUpSampler(Sampler):
             self.index, problem.n_labels, problem.random_state, problem.n_threads, problem.log
         )
         index.build(*self._vectors(network))
+        if hasattr(network, "share_index"):  # of labels that several processes hold
+            index = network.share_index(index)
         if self._candidates is None:
             self._candidates = np.full((problem.n_rows, self._n_candidates), -1, np.int32)
         parts = blocks(len(rows), -(-len(rows) // -(-len(rows) // 16384)))
