@@ -34,6 +34,9 @@ FORMAT = 1  # raised when the file changes in a way that older code would misrea
 _FREE = ("checkpoint", "device", "max_iter", "n_jobs", "random_state", "top_k", "verbose",
          "warm_start")  # fmt: skip
 
+# What parameters that came later were before.
+_SINCE = {"compute_dtype": "'float32'"}
+
 
 # What a file that is not what it should be may raise.
 _DAMAGE = (
@@ -113,7 +116,7 @@ class CheckpointFile:
                 header = _read_json(arrays)
                 if header["format"] > FORMAT:
                     raise ValueError(f"it has format {header['format']}, of a newer skxmc")
-                self.epoch, self._fit = int(header["epoch"]), dict(header["fit"])
+                self.epoch, self._fit = int(header["epoch"]), _SINCE | header["fit"]
                 self._seed, self._max_iter = int(header["seed"]), int(header["max_iter"])
 
     @contextmanager

@@ -23,6 +23,14 @@ from skxmc._lazy import torch
 FIRST_SQUARES = 0.01  # what Adagrad remembers of a row that it has not met yet
 
 
+def move(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The array as a tensor on the device; the host does not wait until it has arrived there."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def canonical(matrix):
     """A scipy CSR matrix without stored zeros, column numbers sorted and distinct.
 
@@ -56,6 +64,14 @@ class Rows(NamedTuple):
         )
 
 
+def entries(matrix: Rows, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of the stored entries of these rows: which of the rows each is of, and where it is stored."""
+    starts = matrix.indptr[rows]
+    counts = matrix.indptr[rows + 1] - starts
+    at = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+    return np.repeat(np.arange(len(rows)), counts), at
+
+
 @dataclass
 class Table:
     """Weights of which a batch touches a few rows, with what row-wise Adagrad remembers."""
@@ -77,6 +93,8 @@ class Table:
 
 class CompiledEnds:
     """Compiled loops over views of the tables. One object per thread: it owns scratch."""
+
+    runs_ahead = False
 
     def __init__(self):
         from skxmc import _kernels  # numba takes half a second to import
@@ -130,32 +148,39 @@ class CompiledEnds:
         )
 
     def update_rows(self, ids, gradients, bias_gradients, table, rate):
-        """Update weights[ids[u]] by gradients[u]; the ids are distinct."""
+        """Update weights[ids[u]] by gradients[u]; the ids are distinct, or a slice."""
+        if isinstance(ids, slice):
+            ids = np.arange(*ids.indices(len(table.weights)), dtype=np.int32)
         self._kernels.row_adagrad(
             ids, gradients.numpy(), bias_gradients.numpy(), *table.numpy(), np.float32(rate)
         )
 
 
 class TorchEnds:
-    """The same in plain torch, on any device."""
+    """The same in plain torch, on any device.
+
+    Nothing here asks the device for a number, sizes included, so that the host runs ahead of it:
+    what does not count is multiplied by 0 where it stands, and not left out.
+    """
+
+    runs_ahead = True  # the host, which should seldom wait for what a step has found
 
     def __init__(self, device: str | torch.device = "cpu"):
         self.device = torch.device(device)
 
     def _move(self, array, dtype):
-        return torch.from_numpy(np.ascontiguousarray(array, dtype)).to(self.device)
+        if isinstance(array, torch.Tensor):  # it is there already
+            return array.long()
+        return move(np.asarray(array, dtype), self.device)
 
     def places(self, matrix, rows):
         """The stored entries of these rows of a CSR matrix."""
-        starts, ends = matrix.indptr[rows], matrix.indptr[rows + 1]
-        counts = ends - starts
-        at = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
-        row = self._move(np.repeat(np.arange(len(rows)), counts), np.int64)
+        row, at = entries(matrix, rows)
         ids = self._move(matrix.indices[at], np.int64)
-        return len(rows), row, ids, self._move(matrix.data[at], np.float32)
+        return len(rows), self._move(row, np.int64), ids, self._move(matrix.data[at], np.float32)
 
     def padded_places(
-        self, ids: NDArray[np.int32], coefficients: torch.Tensor | None = None
+        self, ids: NDArray[np.int32] | torch.Tensor, coefficients: torch.Tensor | None = None
     ) -> tuple:
         """The entries of a (B, r) array of ids, -1 where there is none."""
         n, r = ids.shape
@@ -180,22 +205,44 @@ class TorchEnds:
     def scatter(
         self, places: tuple, source: torch.Tensor, table: Table, rate: float, skip: float = 0.0
     ) -> None:
-        """Update weights[id] by the sum of coefficient * source[i] over the places of the id."""
+        """Update weights[id] by the sum of coefficient * source[i] over the places of the id.
+
+        The sum of an id lies at the first of its places in sorted order; the others add 0.
+        """
         _, row, ids, coefficients = places
-        keep = (ids >= 0) & (coefficients.abs() >= skip)
-        row, ids, coefficients = row[keep], ids[keep], coefficients[keep]
-        unique, group = ids.unique(return_inverse=True)
-        gradients = torch.zeros(
-            len(unique), source.shape[1], dtype=torch.float32, device=self.device
-        )
-        gradients.index_add_(0, group, source[row] * coefficients[:, None])
-        bias_gradients = torch.zeros(len(unique), dtype=torch.float32, device=self.device)
-        bias_gradients.index_add_(0, group, coefficients)
-        self.update_rows(unique, gradients, bias_gradients, table, rate)
+        if not len(ids):
+            return
+        assert table.squares is not None  # as in training
+        assert table.bias_squares is not None
+        counts = (ids >= 0) & (coefficients.abs() >= skip)
+        ids, order = ids.clamp(min=0).sort()
+        row, coefficients = row[order], (coefficients * counts)[order]
+        at = torch.arange(len(ids), device=self.device)
+        new = torch.ones_like(ids, dtype=torch.bool)
+        torch.ne(ids[1:], ids[:-1], out=new[1:])
+        first = (at * new).cummax(0).values  # (n_places,)
+        gradients = torch.zeros(len(ids), source.shape[1], dtype=torch.float32, device=self.device)
+        gradients.index_add_(0, first, source[row] * coefficients[:, None])
+        table.squares.index_add_(0, ids, gradients.square().mean(1))
+        step = -rate * table.squares[ids].rsqrt()
+        table.weights.index_add_(0, ids, gradients.mul_(step[:, None]))
+        if len(table.biases):
+            gradients = torch.zeros_like(coefficients).index_add_(0, first, coefficients)
+            table.bias_squares.index_add_(0, ids, gradients.square())
+            step = -rate * table.bias_squares[ids].rsqrt()
+            table.biases.index_add_(0, ids, gradients * step)
 
     def update_rows(self, ids, gradients, bias_gradients, table, rate):
-        """Update weights[ids[u]] by gradients[u]; the ids are distinct."""
-        ids = torch.as_tensor(ids, dtype=torch.int64, device=self.device)
+        """Update weights[ids[u]] by gradients[u]; the ids are distinct, or a slice."""
+        if isinstance(ids, slice):  # views, and no copies
+            table = Table(*(a[ids] for a in vars(table).values()))
+            squares = table.squares.add_(gradients.square().mean(1))
+            table.weights.addcmul_(gradients, squares.rsqrt()[:, None], value=-rate)
+            if len(table.biases):
+                squares = table.bias_squares.addcmul_(bias_gradients, bias_gradients)
+                table.biases.addcmul_(bias_gradients, squares.rsqrt(), value=-rate)
+            return
+        ids = self._move(ids, np.int64)
         table.squares[ids] += gradients.square().mean(1)
         step = rate * table.squares[ids].rsqrt()
         table.weights[ids] -= step[:, None] * gradients

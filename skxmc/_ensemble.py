@@ -6,13 +6,14 @@ import numpy as np
 from sklearn.base import clone
 
 from skxmc._centroids import label_centroids, unit_rows
+from skxmc._device_memory import Need
 from skxmc._ends import FIRST_SQUARES, Rows
 from skxmc._network import Network, Weights
 from skxmc._predictor import Predictor
 from skxmc._targets import count_labels
 from skxmc._threads import blocks, for_each
-from skxmc._training import Trainer
-from skxmc.samplers import Problem
+from skxmc._training import Trainer, trains_by_blocks
+from skxmc.samplers import FullSampler, Problem
 
 
 def spread(array, seen, n_labels, fill):
@@ -66,9 +67,9 @@ class Whole:
         """The weights of a member at its start, in its tables."""
         return Weights.initial(n_features, sizes, log_odds, rng, residual, features, labels)
 
-    def network(self, weights, device):
+    def network(self, weights, device, compute_dtype="float32"):
         """The network that such weights make."""
-        return Network(weights, device)
+        return Network(weights, device, compute_dtype)
 
     def ensemble(self, trainers, *args):
         """Who runs the trainers."""
@@ -82,9 +83,9 @@ class Ensemble:
     trained by one thread, and the same seed gives the same bits.
     """
 
-    def __init__(self, trainers, place, n_threads, device, features=None, labels=None):
+    def __init__(self, trainers, place, n_threads, device, features=None, labels=None, need=None):
         self.trainers, self.n_threads, self.device = trainers, n_threads, device
-        self.place = place
+        self.place, self.need = place, need  # where the tables lie, what a device holds of them
         self.features, self.labels = features, labels  # `MemberTables`, where they are to merge
         self.Y, self.n_rows = trainers[0].Y, len(trainers[0].visited)
         self.reports_active = trainers[0].loss.reports_active
@@ -107,6 +108,10 @@ class Ensemble:
 
     def epoch(self, number, tick=None, stop=None):
         """Visit every row once; returns the members' mean of what `Trainer.epoch` returns."""
+        with self.need.explaining():
+            return self._epoch(number, tick, stop)
+
+    def _epoch(self, number, tick, stop):
         if len(self.trainers) == 1:
             return self.trainers[0].epoch(number, tick, stop)
         results = {}
@@ -135,7 +140,7 @@ class Ensemble:
             if not np.may_share_memory(weights.features, tables[0]):  # of a GPU, or a checkpoint
                 tables[0][:], tables[1][:] = weights.features, weights.labels
             members.append(replace(weights, features=tables[0], labels=tables[1]))
-            trainer.network = None
+            trainer.network, trainer.workers = None, []
         return Weights.merge(members, self.features.merge(), self.labels.merge(seen))
 
     def memory(self, seen, n_labels):
@@ -177,7 +182,8 @@ class Ensemble:
     def restore(self, checkpoint):
         """Take back such a copy."""
         for trainer, (weights, memory) in zip(self.trainers, checkpoint, strict=True):
-            trainer.network = self.place.network(weights, self.device)
+            dtype = trainer.network.compute_dtype
+            trainer.network = self.place.network(weights, self.device, dtype)
             trainer.network.prepare_training(trainer.rng)
             trainer.recall(memory)
 
@@ -216,7 +222,8 @@ class Ensemble:
 
 def begin(
     X, Y, counts, n_rows, place, *, sizes, residual, sampler, loss, n_members, batch_size,
-    device, n_threads, seed, passed_over, log, start=None, **training,
+    device, n_threads, seed, passed_over, log, start=None, compute_dtype="float32",
+    predicts=False, **training,
 ):  # fmt: skip
     """All that a run needs; the sampler finds what is wrong with its parameters first.
 
@@ -224,6 +231,7 @@ def begin(
     label: those of Y, and of what was trained before. place : `Whole`, or the like.
     passed_over : for each member, rows that it does not visit. start : for each member, what it
     goes on from: `Weights`, memory of Adagrad, and which labels they know, (L,) bool.
+    predicts : whether held-out rows are predicted before training is over.
     training : further parameters of `Trainer`.
     """
     seeds = [seed, *np.random.SeedSequence(seed).generate_state(n_members - 1).tolist()]
@@ -246,6 +254,14 @@ def begin(
         for problem in problems
     ]
     log_odds = np.log((counts + 0.5) / (n_rows - counts + 0.5))
+    first, (its_sampler, its_loss) = problems[0], begun[0]
+    need = Need(
+        device, place.n_features, place.n_labels, sizes, n_members, first.batch_size,
+        n_entries=-(-len(X.data) // X.shape[0]) if isinstance(X, Rows) else X.shape[1],
+        dense=not isinstance(X, Rows), all_labels=isinstance(its_sampler, FullSampler),
+        by_blocks=trains_by_blocks(its_sampler, its_loss), predicts=predicts,
+    )  # fmt: skip
+    need.check()
     features = MemberTables(n_members, place.n_features, sizes[0])
     labels = MemberTables(n_members, place.n_labels, sizes[-1], place.n_final)
     trainers = []
@@ -258,13 +274,14 @@ def begin(
         else:
             before, memory, known = start[m]
             weights = Weights.going_on(before, known, log_odds, *tables)
-        trainers.append(
-            Trainer(
-                place.network(weights, device), X, problem, sampler, loss,
-                passed_over=passed_over[m], memory=memory, **training,
-            )
-        )  # fmt: skip
-    return place.ensemble(trainers, n_threads, device, features, labels)
+        with need.explaining():
+            trainers.append(
+                Trainer(
+                    place.network(weights, device, compute_dtype), X, problem, sampler, loss,
+                    passed_over=passed_over[m], memory=memory, **training,
+                )
+            )  # fmt: skip
+    return place.ensemble(trainers, n_threads, device, features, labels, need)
 
 
 def _no_log(text):

@@ -113,5 +113,11 @@ def find_device(name):
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device={name!r} is not supported: {_DEVICES}")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={name!r}: torch finds no GPU here. Use device='auto' or 'cpu'.")
+        raise ValueError(
+            f"device={name!r}: torch finds no GPU here. Use device='auto' or 'cpu'; for a fitted "
+            "model, clf.set_params(device='auto')."
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        there = ", ".join(f"'cuda:{i}'" for i in range(torch.cuda.device_count()))
+        raise ValueError(f"device={name!r} does not exist. Of GPUs there are {there}.")
     return name

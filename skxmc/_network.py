@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
-from skxmc._ends import CompiledEnds, Rows, Table, TorchEnds
+from skxmc._ends import CompiledEnds, Rows, Table, TorchEnds, move
 from skxmc._lazy import torch
+from skxmc._products import affine, product
 from skxmc._threads import FEW_ROWS, for_each
 
 NEGLIGIBLE = 1e-4  # d loss / d score below which a row's own label is left alone
@@ -163,10 +164,20 @@ def _normal(shape, scale, rng, out=None):
 
 
 class Network:
-    """Weights on a device, with the ends that suit it; on the CPU it shares memory with them."""
+    """Weights on a device, with the ends that suit it; on the CPU it shares memory with them.
 
-    def __init__(self, weights: Weights, device: str | torch.device = "cpu"):
+    `compute_dtype` is that of the numbers in the matrix products of training, "float32" or
+    "bfloat16"; weights, sums, and all that predicts are float32.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        device: str | torch.device = "cpu",
+        compute_dtype: str = "float32",
+    ):
         self.device = torch.device(device)
+        self.compute_dtype = compute_dtype
         none = np.empty(0, np.float32)
         self.features = Table(self.tensor(weights.features), self.tensor(none))
         self.labels = Table(self.tensor(weights.labels), self.tensor(weights.label_biases))
@@ -237,6 +248,8 @@ class Network:
 
     # -- of tables that several processes share, others say otherwise ----------------------------
 
+    divided = False  # whether the label table here is a part of the whole
+
     def own_labels(self, array: np.ndarray) -> np.ndarray:
         """Of an array with an entry for each label, those of the label table here."""
         return array
@@ -251,10 +264,14 @@ class Network:
         """Rows x feature table, (B, H0)."""
         if isinstance(X, Rows):
             return self.ends.gather_sum(self.ends.places(X, rows), self.features)
-        return self._dense(X, rows) @ self.features.weights
+        return product(self._rounded(self._dense(X, rows)), self._rounded(self.features.weights))
 
     def _dense(self, X, rows):
-        return torch.from_numpy(X[rows]).to(self.device)  # fancy indexing copies
+        return move(X[rows], self.device)  # fancy indexing copies
+
+    def _rounded(self, tensor):
+        """As the matrix products take it; itself for float32."""
+        return tensor.to(getattr(torch, self.compute_dtype))
 
     def middle(
         self, inputs: torch.Tensor, dropout: Callable[[torch.Size], torch.Tensor] | None = None
@@ -263,10 +280,11 @@ class Network:
         x = inputs + self.hidden_biases[0]
         x = torch.relu(x) if dropout is None else torch.relu(x) * dropout(x.shape)
         for weight, bias in zip(self.hidden_weights, self.hidden_biases[1:], strict=True):
-            x = torch.relu(torch.addmm(bias, x, weight))
+            x = torch.relu(affine(bias, x, weight, self.compute_dtype))
             x = x if dropout is None else x * dropout(x.shape)
         if self.residual:
-            more = torch.relu(torch.addmm(self.residual[1], x, self._residual_matrix().T))
+            matrix = self._residual_matrix()
+            more = torch.relu(affine(self.residual[1], x, matrix.T, self.compute_dtype))
             x = x + (more if dropout is None else more * dropout(x.shape))
         return x
 
@@ -302,11 +320,22 @@ class Network:
         places = self.ends.padded_places(shortlist.labels)
         out[:, :r] = self.ends.gather_dot(places, hidden, self.labels).view(n, r)
         for columns, table, biases in self._shared(shortlist.shared):
-            torch.addmm(biases, hidden, table.T, out=out[:, r:][:, columns])
+            self._score(hidden, table, biases, out[:, r:][:, columns])
         return out
 
+    def block_scores(self, hidden: torch.Tensor, block: slice) -> torch.Tensor:
+        """Scores of a block of all labels, (B, size of the block)."""
+        out = hidden.new_empty(len(hidden), block.stop - block.start)
+        table = self._rounded(self.labels.weights[block])
+        return self._score(hidden, table, self.labels.biases[block], out)
+
+    def _score(self, hidden, table, biases, out):
+        if table.dtype == torch.float32:
+            return torch.addmm(biases, hidden, table.T, out=out)
+        return torch.add(product(self._rounded(hidden), table.T), biases, out=out)
+
     def _shared(self, labels, block=16384):
-        """Blocks of the shared labels: (columns, weights, biases).
+        """Blocks of the shared labels: (columns, weights as products take them, biases).
 
         One block is kept: the backward pass asks for what the forward pass had.
         """
@@ -319,10 +348,11 @@ class Network:
         for start in range(0, len(labels), block):
             columns = slice(start, min(start + block, len(labels)))
             if everything:
-                yield columns, weights[columns], biases[columns]
+                yield columns, self._rounded(weights[columns]), biases[columns]
             else:
-                ids = torch.from_numpy(labels[columns]).to(self.device)
-                part = columns, weights.index_select(0, ids), biases.index_select(0, ids)
+                ids = move(labels[columns], self.device)
+                table = self._rounded(weights.index_select(0, ids))
+                part = columns, table, biases.index_select(0, ids)
                 self._kept = (labels, part) if len(labels) <= block else None
                 yield part
 
@@ -332,18 +362,46 @@ class Network:
         self, hidden: torch.Tensor, gradient: torch.Tensor, shortlist: Any, rate: float
     ) -> torch.Tensor:
         """Move the label rows against d loss / d scores (B, r + s); returns d loss / d hidden."""
+        own, out = self.own_back(gradient, shortlist)
         r = shortlist.labels.shape[1]
-        own = self.ends.padded_places(shortlist.labels, gradient[:, :r].contiguous())
-        out = self.ends.gather_sum(own, self.labels)
         for columns, table, _ in self._shared(shortlist.shared):
             part = gradient[:, r:][:, columns]
-            out.addmm_(part, table)
-            self.ends.update_rows(
-                shortlist.shared[columns], part.T @ hidden, part.sum(0), self.labels, rate
-            )
-        self.ends.scatter(own, hidden, self.labels, rate, NEGLIGIBLE)
+            self._update_shared(hidden, part, table, shortlist.shared[columns], out, rate)
+        self.update_own(hidden, own, rate)
         self._kept = None
         return out
+
+    def own_back(self, gradient: torch.Tensor, shortlist: Any) -> tuple[tuple, torch.Tensor]:
+        """Places of the rows' own labels, to be moved later, and their d loss / d hidden."""
+        r = shortlist.labels.shape[1]
+        own = self.ends.padded_places(shortlist.labels, gradient[:, :r].contiguous())
+        return own, self.ends.gather_sum(own, self.labels)
+
+    def update_own(self, hidden: torch.Tensor, own: tuple, rate: float) -> None:
+        """Move the rows' own labels."""
+        self.ends.scatter(own, hidden, self.labels, rate, NEGLIGIBLE)
+
+    def update_block(
+        self,
+        hidden: torch.Tensor,
+        gradient: torch.Tensor,
+        block: slice,
+        out: torch.Tensor,
+        rate: float,
+    ) -> None:
+        """Move a block of all labels; adds its part of d loss / d hidden to `out`."""
+        table = self._rounded(self.labels.weights[block])
+        self._update_shared(hidden, gradient, table, block, out, rate)
+
+    def _update_shared(self, hidden, gradient, table, labels, out, rate):
+        bias_gradients = gradient.sum(0)
+        if table.dtype == torch.float32:
+            out.addmm_(gradient, table)
+        else:
+            gradient, hidden = self._rounded(gradient), self._rounded(hidden)
+            out.add_(product(gradient, table))
+        gradients = product(gradient.T, hidden)
+        self.ends.update_rows(labels, gradients, bias_gradients, self.labels, rate)
 
     def update_features(
         self, X: Rows | np.ndarray, rows: np.ndarray, gradient: torch.Tensor, rate: float
@@ -352,9 +410,9 @@ class Network:
         if isinstance(X, Rows):
             self.ends.scatter(self.ends.places(X, rows), gradient, self.features, rate)
             return
-        every = np.arange(len(self.features.weights), dtype=np.int32)
         none = torch.empty(0, dtype=torch.float32, device=self.device)
-        self.ends.update_rows(every, self._dense(X, rows).T @ gradient, none, self.features, rate)
+        gradients = product(self._rounded(self._dense(X, rows)).T, self._rounded(gradient))
+        self.ends.update_rows(slice(None), gradients, none, self.features, rate)
 
 
 def hidden_vectors(

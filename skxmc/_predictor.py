@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skxmc._device_memory import explaining_prediction
 from skxmc._ends import Rows
 from skxmc._index import ExactIndex
 from skxmc._network import Network
@@ -40,7 +41,12 @@ class Predictor:
         """The k best labels: labels (n, k) int64, scores (n, k) float32; beta: of late fusion."""
         if n_rows <= FEW_ROWS and self.network.device.type == "cpu":
             return alone(lambda: replace(self, n_threads=1)._topk(X, n_rows, k, beta))
-        return self._topk(X, n_rows, k, beta)
+        with self._explaining():
+            return self._topk(X, n_rows, k, beta)
+
+    def _explaining(self):
+        tables = self.network.features.weights, self.network.labels.weights
+        return explaining_prediction(self.network.device, sum(a.nbytes for a in tables))
 
     def _topk(self, X, n_rows, k, beta):
         if beta is None and not self._confined(k):
@@ -62,6 +68,10 @@ class Predictor:
 
     def dense(self, X: Rows | np.ndarray) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Blocks of rows and their scores of all labels: yields (slice, (B, L) float32)."""
+        with self._explaining():
+            yield from self._dense(X)
+
+    def _dense(self, X):
         confined = self._confined(1)
         if confined:
             near, _ = rank_by_cosine(

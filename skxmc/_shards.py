@@ -42,14 +42,22 @@ class ShardedNetwork(Network):
     do the same to it.
     """
 
-    def __init__(self, weights, device, ranks: Ranks, features: Span, labels: Span, split: bool):
-        super().__init__(weights, device)
+    def __init__(
+        self, weights, device, ranks: Ranks, features: Span, labels: Span, split: bool,
+        compute_dtype="float32",
+    ):  # fmt: skip
+        super().__init__(weights, device, compute_dtype)
         self.ranks, self.feature_span, self.label_span = ranks, features, labels
         self.split = split and not ranks.alone  # whether the feature table is divided
         # What the forward pass made of a shortlist, and of rows: the backward pass needs it too.
         self._found: tuple | None = None
         self._rows: tuple | None = None
         self._trains = False
+
+    @property
+    def divided(self):
+        """Whether the label table here is a part of the whole."""
+        return not self.ranks.alone
 
     def replica(self):
         """See `Network.replica`."""
@@ -108,7 +116,7 @@ class ShardedNetwork(Network):
         """
         if self._found is None or self._found[0] is not shortlist:
             start, n = self.label_span.start, len(self.label_span)
-            labels, shared = shortlist.labels - np.int32(start), shortlist.shared - np.int32(start)
+            labels, shared = shortlist.labels - start, shortlist.shared - start
             labels[(labels < 0) | (labels >= n)] = -1
             held = np.flatnonzero((shared >= 0) & (shared < n))
             r = labels.shape[1]
@@ -188,10 +196,10 @@ class Shards:
         biases = log_odds[self.label_span.slice].astype(np.float32)
         return replace(middle, features=features, labels=labels, label_biases=biases)
 
-    def network(self, weights, device):
+    def network(self, weights, device, compute_dtype="float32"):
         """The network in training of a process's part of the weights."""
         spans = self.feature_span, self.label_span
-        return ShardedNetwork(weights, device, self.ranks, *spans, self.split)
+        return ShardedNetwork(weights, device, self.ranks, *spans, self.split, compute_dtype)
 
     def fitted_network(self, weights, device):
         """The network of its part of the fitted weights, with labels that were not trained."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skxmc._ends import Rows
+from skxmc._ends import Rows, move
 from skxmc._lazy import torch
 
 MAX_POSITIVES = 256  # of a row in one visit; rows of more have others drawn at the next
@@ -96,35 +96,36 @@ def _spread(values, sizes):
 def keep_hardest(shortlist: Shortlist, scores: torch.Tensor) -> tuple[Shortlist, torch.Tensor]:
     """Reduce each pool to the k highest-scoring labels of each row (stochastic negative mining).
 
-    They become the row's own, so that the backward pass touches k labels and not the pool.
+    They become the row's own, so that the backward pass touches k labels and not the pool. Which
+    they are stays on the device: of a GPU, `labels` and `weights` are then tensors.
     """
     if not shortlist.pools:
         return shortlist, scores
-    r = shortlist.labels.shape[1]
-    every = np.concatenate(
-        [shortlist.labels, np.broadcast_to(shortlist.shared, (len(scores), len(shortlist.shared)))],
-        axis=1,
-    )  # (B, r + s)
-    weights = torch.from_numpy(shortlist.weights).to(scores.device)
+    device, r = scores.device, shortlist.labels.shape[1]
+    before = move(shortlist.weights, device)  # (B, r + s)
+    own_labels, common_labels = move(shortlist.labels, device), move(shortlist.shared, device)
+    every = torch.cat([own_labels, common_labels.expand(len(scores), -1)], 1)  # (B, r + s)
     rest = np.ones(scores.shape[1], bool)
-    kept_labels, kept_weights, kept_scores, zeros = [], [], [], []
+    kept = []  # places of each pool, (B, k)
     for columns, k in shortlist.pools:
         rest[columns] = False
-        at = torch.from_numpy(columns).to(scores.device)
-        candidates = scores[:, at].masked_fill(weights[:, at] == 0, -torch.inf)
-        best = at[candidates.topk(min(k, len(columns)), dim=1).indices]  # (B, k)
-        where = best.cpu().numpy()
-        kept_labels.append(np.take_along_axis(every, where, 1))
-        kept_weights.append(np.take_along_axis(shortlist.weights, where, 1))
-        kept_scores.append(scores.gather(1, best))
-        zeros.append(np.zeros(where.shape[1], np.float32))
+        at = move(columns, device)
+        candidates = scores[:, at].masked_fill(before[:, at] == 0, -torch.inf)
+        kept.append(at[candidates.topk(min(k, len(columns)), dim=1).indices])
     own, common = np.flatnonzero(rest[:r]), np.flatnonzero(rest[r:]) + r
-    before, expected = shortlist.weights, shortlist.log_expected
-    labels = np.concatenate([shortlist.labels[:, own], *kept_labels], axis=1)
-    weights = np.concatenate([before[:, own], *kept_weights, before[:, common]], axis=1)
-    labels[weights[:, : labels.shape[1]] == 0] = -1
-    scores = torch.cat([scores[:, own], *kept_scores, scores[:, common]], 1)
-    log_expected = np.concatenate([expected[own], *zeros, expected[common]])
+    expected = shortlist.log_expected
+    zeros = np.zeros(sum(at.shape[1] for at in kept), np.float32)
+    log_expected = np.concatenate([expected[own], zeros, expected[common]])
     shared = shortlist.shared[common - r]
-    n = shortlist.n_positives
-    return Shortlist(labels, shared, n, weights, log_expected, []), scores
+    own, common = move(own, device), move(common, device)
+
+    def reorder(table, *last):
+        return torch.cat([table[:, own], *(table.gather(1, at) for at in kept), *last], 1)
+
+    labels = reorder(every)
+    weights = reorder(before, before[:, common])
+    scores = reorder(scores, scores[:, common])
+    labels.masked_fill_(weights[:, : labels.shape[1]] == 0, -1)
+    if device.type == "cpu":
+        labels, weights = labels.numpy(), weights.numpy()
+    return Shortlist(labels, shared, shortlist.n_positives, weights, log_expected, []), scores

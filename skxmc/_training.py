@@ -10,17 +10,21 @@ from contextlib import nullcontext
 
 import numpy as np
 
-from skxmc._ends import Rows
+from skxmc._all_labels import Positives, train_on_all
+from skxmc._ends import Rows, move
 from skxmc._lazy import torch
 from skxmc._mapped import MappedOrder
 from skxmc._network import hidden_vectors
 from skxmc._shortlist import MAX_POSITIVES, keep_hardest, make_shortlist
 from skxmc._threads import blocks, for_each
-from skxmc.samplers import Proposal
+from skxmc.samplers import FullSampler, Proposal
 
 # The dense weights between the tables move in every step, a table row in few: at the rate of the
 # tables they would run ahead of them (stackexchange4: P@1 53 instead of 61).
 MIDDLE_RATE = 0.1
+
+# On a GPU, whose host runs ahead of it: after how many steps it waits for their losses.
+WAIT_AFTER = 100
 
 # A mean loss of a label so large is no loss of a network that learns: its scores have exploded.
 MOST = 1e6
@@ -47,6 +51,24 @@ class _Worker:
                 weight.addcdiv_(gradient, squares.sqrt().add_(1e-10), value=-rate)
 
 
+def numbers(results):
+    """What steps returned as Python's numbers: one wait for the device, and not one for each."""
+    tensors = [a.double() for result in results for a in result if isinstance(a, torch.Tensor)]
+    found = iter(torch.stack(tensors).tolist() if tensors else ())
+    return [
+        tuple(next(found) if isinstance(a, torch.Tensor) else a for a in result)
+        for result in results
+    ]
+
+
+def trains_by_blocks(sampler, loss):
+    """Whether a step goes over blocks of all labels, and not over a shortlist.
+
+    A subclass of the sampler may propose something else.
+    """
+    return type(sampler) is FullSampler and loss.over_negatives is not None
+
+
 class Trainer:
     """One run of training: everything that it needs lives here and dies with it.
 
@@ -62,6 +84,7 @@ class Trainer:
         self.network, self.X, self.Y = network, X, problem.Y
         self.sampler, self.loss = sampler, loss
         self.max_positives = loss.max_positives or MAX_POSITIVES
+        self.by_blocks = trains_by_blocks(sampler, loss) and not network.divided
         self.positive_weights = positive_weights  # (L,) float32 or None
         self.n_epochs, self.learning_rate, self.dropout = n_epochs, learning_rate, dropout
         self.schedule = schedule  # "linear", "constant", or a factor for each epoch
@@ -162,7 +185,8 @@ class Trainer:
             window = mapped.mixed // 8
         order = order[self.visited[order]]
         due = [s for s in range(self.n_steps) if self.sampler.due(number, s)]
-        results, stopped = [], False
+        results, waiting, stopped = [], [], False
+        runs_ahead = self.network.ends.runs_ahead
 
         def work(step):
             nonlocal stopped
@@ -173,11 +197,24 @@ class Trainer:
             reach(first - begin * self.batch_size)
             rows = order[first : first + self.batch_size]
             worker = self.workers.pop()  # as many as threads
-            results.append(self.step(worker, rows, number * self.n_steps + step))
+            result = self.step(worker, rows, number * self.n_steps + step)
             self.workers.append(worker)
-            diverged = not math.isfinite(results[-1][1])  # no use to look up or cluster by NaN
-            if diverged or (tick is not None and tick()):
+            if not runs_ahead:
+                take_in([result])
+            else:  # its one thread
+                waiting.append(result)
+                if len(waiting) == WAIT_AFTER:
+                    take_in(waiting)
+            if not stopped and tick is not None and tick():
                 stopped = True
+
+        def take_in(new):
+            nonlocal stopped
+            found = numbers(new)
+            results.extend(found)
+            if not all(math.isfinite(loss) for _, loss, *_ in found):
+                stopped = True  # no use to look up or cluster by NaN
+            new.clear()
 
         for begin, end in itertools.pairwise(sorted({0, *due, self.n_steps})):
             if stopped:
@@ -187,6 +224,7 @@ class Trainer:
             part = order[begin * self.batch_size : end * self.batch_size]
             with mapped.reading(part, window) if mapped else nullcontext(int) as reach:
                 for_each(work, range(begin, end), self.n_threads)
+            take_in(waiting)
         self.n_done = len(results)
         if not results:  # an interrupt during the first look-up
             return math.nan, math.nan, None
@@ -236,34 +274,55 @@ class Trainer:
         """
         rate = self.rate(number)
         net, rng = worker.network, worker.rng
-        proposals = self.sampler.propose(rows, rng)
+        proposals = [] if self.by_blocks else self.sampler.propose(rows, rng)
         proposals = [proposals] if isinstance(proposals, Proposal) else proposals
         shortlist = make_shortlist(self.Y, rows, proposals, rng, worker.slot, self.max_positives)
 
         inputs = net.embed(self.X, rows).requires_grad_()  # (B, H0)
         hidden = net.middle(inputs, self._dropout(rng))  # (B, H)
+        learn = self._learn_all if self.by_blocks else self._learn
+        *sums, back = learn(net, hidden.detach(), shortlist, rows, rate)  # back: (B, H)
+        grad_inputs, *grads = torch.autograd.grad(hidden, [inputs, *net.parameters()], back)
+        net.update_features(self.X, rows, grad_inputs, rate)
+        worker.step_middle(grads, MIDDLE_RATE * rate)
+        return len(rows), *sums
+
+    def _learn(self, net, hidden, shortlist, rows, rate):
+        """Move the shortlist's labels; returns the sums of `step`, and d loss / d hidden."""
+        self._weigh_positives(shortlist)
         with torch.no_grad():
             scores = net.scores(hidden, shortlist)  # (B, r + s)
             shortlist, scores = keep_hardest(shortlist, scores)
-        if self.positive_weights is not None:
-            p = shortlist.n_positives
-            shortlist.weights[:, :p] *= self.positive_weights[shortlist.labels[:, :p]]
-        weights = torch.from_numpy(shortlist.weights).to(net.device)
+        weights = shortlist.weights
+        if isinstance(weights, np.ndarray):
+            weights = move(weights, net.device)
         targets = torch.zeros(scores.shape[1], dtype=torch.float32, device=net.device)
         targets[: shortlist.n_positives] = 1
         more = {}
         if self.loss.uses_log_expected:
-            more["log_expected"] = torch.from_numpy(shortlist.log_expected).to(net.device)
+            more["log_expected"] = move(shortlist.log_expected, net.device)
         targets = targets.expand_as(scores)
         value, gradient = self.loss.value_and_gradient(scores, targets, weights, **more)
-        back = net.update_labels(hidden.detach(), gradient, shortlist, rate)  # (B, H)
-        grad_inputs, *grads = torch.autograd.grad(hidden, [inputs, *net.parameters()], back)
-        net.update_features(self.X, rows, grad_inputs, rate)
-        worker.step_middle(grads, MIDDLE_RATE * rate)
         slopes = gradient[:, shortlist.n_positives :]
-        n_negatives = int(np.count_nonzero(shortlist.weights[:, shortlist.n_positives :]))
-        active = int(slopes.count_nonzero()) if self.loss.reports_active else 0
-        return len(rows), value, float(slopes.abs().sum()), active, n_negatives
+        hardness = slopes.abs().sum()
+        active = slopes.count_nonzero() if self.loss.reports_active else 0
+        n_negatives = (weights[:, shortlist.n_positives :] != 0).sum()
+        back = net.update_labels(hidden, gradient, shortlist, rate)
+        return value, hardness, active, n_negatives, back
+
+    def _learn_all(self, net, hidden, shortlist, rows, rate):
+        """The same against all labels, where the shortlist holds the positives alone."""
+        self._weigh_positives(shortlist)
+        positives = Positives(self.Y, rows, net.device)
+        value, hardness, active, back = train_on_all(
+            net, hidden, shortlist, positives, self.loss, rate
+        )
+        return value, hardness, active, len(rows) * net.n_labels - positives.n, back
+
+    def _weigh_positives(self, shortlist):
+        if self.positive_weights is not None:
+            p = shortlist.n_positives
+            shortlist.weights[:, :p] *= self.positive_weights[shortlist.labels[:, :p]]
 
     def rate(self, number):
         """The learning rate of a step, counted from the start of the run."""
@@ -282,7 +341,7 @@ class Trainer:
             size = int(np.prod(shape))
             bits = rng.bit_generator.random_raw(-(-size // 4)).view(np.uint16)[:size]
             kept = (bits < threshold) * np.float32(65536 / threshold)
-            return torch.from_numpy(kept.reshape(shape)).to(self.network.device)
+            return move(kept.reshape(shape), self.network.device)
 
         return mask
 

@@ -83,7 +83,7 @@ def test_every_closed_form_agrees_with_autograd(loss, batch):
     expected, expected_gradient = Loss.value_and_gradient(loss, *batch)
     scores, _, weights = batch  # a rounding of the largest term may differ
     largest = float((weights * scores).abs().max())
-    assert value == pytest.approx(expected, rel=1e-5, abs=1e-5 * max(largest, 1))
+    assert float(value) == pytest.approx(float(expected), rel=1e-5, abs=1e-5 * max(largest, 1))
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-4)
     assert not gradient.requires_grad
 
@@ -108,7 +108,7 @@ def test_places_of_weight_0_have_no_influence(loss, batch, other):
         torch.where(off, 1 - targets, targets),
         weights,
     )
-    assert changed == pytest.approx(value, rel=1e-6, abs=1e-6)
+    assert float(changed) == pytest.approx(float(value), rel=1e-6, abs=1e-6)
     assert torch.equal(changed_gradient, gradient)
 
 

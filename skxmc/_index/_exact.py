@@ -210,7 +210,7 @@ def exact_topk(
     return index.topk(hidden, k, exclude, rows)
 
 
-def _topk_on_device(hidden, weights, biases, k, exclude, rows, step=2**28):
+def _topk_on_device(hidden, weights, biases, k, exclude, rows, step=2**26):
     """The same on a GPU, where one product over all labels is cheap."""
     n_labels = len(weights)
     fetch = min(n_labels, k + 1)  # one more, to see ties across the border

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from sklearn.base import BaseEstimator
 
@@ -19,6 +19,12 @@ class Loss(BaseEstimator):
         of times that each place was proposed; 0 for positives and where it is unknown.
     reports_active : bool
         Class attribute: whether training records the share of negatives with a gradient.
+    over_negatives : {"sum", "logsumexp"} or None
+        Class attribute: what negatives of one weight and count do to the loss. "sum": each costs on
+        its own, and so does each positive. "logsumexp": they enter by the log of the sum of the
+        exps of their scores, and nothing else. With ``sampler="full"`` training then goes over
+        blocks of the labels. None, the default: what `forward` is given is not cut to pieces; set
+        it in a subclass of another loss whose `forward` looks at more.
 
     Examples
     --------
@@ -29,11 +35,12 @@ class Loss(BaseEstimator):
     >>> import torch
     >>> scores, targets = torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 0.0]])
     >>> SquaredError().value_and_gradient(scores, targets, torch.ones(1, 2))
-    (2.0, tensor([[2., 2.]]))
+    (tensor(2.), tensor([[2., 2.]]))
     """
 
     uses_log_expected: bool = False
     reports_active: bool = False
+    over_negatives: Literal["sum", "logsumexp"] | None = None
     max_positives: int | None = None  # how many positives of a row a visit trains on; None: all
 
     def begin(self, problem: Any) -> Self:
@@ -75,7 +82,7 @@ class Loss(BaseEstimator):
         targets: torch.Tensor,
         weights: torch.Tensor,
         **more: torch.Tensor,
-    ) -> tuple[float, torch.Tensor]:
+    ) -> tuple[float | torch.Tensor, torch.Tensor]:
         """The loss of the batch and its gradient.
 
         Parameters
@@ -87,14 +94,15 @@ class Loss(BaseEstimator):
 
         Returns
         -------
-        value : float
+        value : Tensor of shape () or float
+            A tensor stays on the device, so that nobody waits for it.
         gradient : Tensor of shape (B, m)
             With respect to the scores.
         """
         scores = scores.detach().requires_grad_()
         value = self.forward(scores, targets, weights, **more)
         (gradient,) = torch.autograd.grad(value, scores)
-        return float(value.detach()), gradient
+        return value.detach(), gradient
 
 
 MARGINS = ("hinge", "squared-hinge", "logistic")

@@ -24,6 +24,8 @@ class BinaryCrossEntropy(Loss):
     >>> clf = XMCClassifier(loss="bce")
     """
 
+    over_negatives = "sum"
+
     def __init__(self, label_smoothing: float = 0.0):
         self.label_smoothing = label_smoothing
 
@@ -45,11 +47,11 @@ class BinaryCrossEntropy(Loss):
 
     def value_and_gradient(  # type: ignore[override]  # it has no use for log_expected
         self, scores: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
-    ) -> tuple[float, torch.Tensor]:
+    ) -> tuple[float | torch.Tensor, torch.Tensor]:
         """See :meth:`Loss.value_and_gradient`; here in closed form."""
         if scores.device.type != "cpu" or scores.dtype != torch.float32:
             gradient = scores.sigmoid().sub_(self._targets(targets)).mul_(weights)
-            return float(self.forward(scores, targets, weights)), gradient
+            return self.forward(scores, targets, weights), gradient
         from skxmc import _kernels
 
         gradient = torch.empty_like(scores, memory_format=torch.contiguous_format)
@@ -70,6 +72,7 @@ class SquaredHinge(Loss):
     """
 
     reports_active = True
+    over_negatives = "sum"
 
     def forward(
         self, scores: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor

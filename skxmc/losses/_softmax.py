@@ -29,6 +29,7 @@ class SampledSoftmax(Loss):
     """
 
     uses_log_expected = True
+    over_negatives = "logsumexp"
     _decoupled = False
 
     def __init__(self, log_q: bool = True):

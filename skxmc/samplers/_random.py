@@ -13,7 +13,9 @@ from skxmc.samplers._base import Problem, Proposal, Sampler, draw_size, draw_uni
 class FullSampler(Sampler):
     """Every label is a negative of every row: exact, and the yardstick of all samplers.
 
-    A step costs batch_size x n_labels scores: right for thousands of labels, or on a GPU.
+    A step costs batch_size x n_labels scores: right for thousands of labels, or on a GPU. With the
+    losses "bce", "squared-hinge", "softmax" and "decoupled-softmax" they are computed, and the
+    labels moved, a block of labels at a time; "owl" sorts a row's scores, and needs all of them.
 
     Examples
     --------
