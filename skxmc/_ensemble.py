@@ -259,7 +259,8 @@ def begin(
         device, place.n_features, place.n_labels, sizes, n_members, first.batch_size,
         n_entries=-(-len(X.data) // X.shape[0]) if isinstance(X, Rows) else X.shape[1],
         dense=not isinstance(X, Rows), all_labels=isinstance(its_sampler, FullSampler),
-        by_blocks=trains_by_blocks(its_sampler, its_loss), predicts=predicts,
+        by_blocks=isinstance(place, Whole) and trains_by_blocks(its_sampler, its_loss),
+        predicts=predicts,
     )  # fmt: skip
     need.check()
     features = MemberTables(n_members, place.n_features, sizes[0])

@@ -271,6 +271,8 @@ class Network:
 
     def _rounded(self, tensor):
         """As the matrix products take it; itself for float32."""
+        if self.compute_dtype == "float32":
+            return tensor
         return tensor.to(getattr(torch, self.compute_dtype))
 
     def middle(
@@ -330,7 +332,7 @@ class Network:
         return self._score(hidden, table, self.labels.biases[block], out)
 
     def _score(self, hidden, table, biases, out):
-        if table.dtype == torch.float32:
+        if self.compute_dtype == "float32":
             return torch.addmm(biases, hidden, table.T, out=out)
         return torch.add(product(self._rounded(hidden), table.T), biases, out=out)
 
@@ -395,7 +397,7 @@ class Network:
 
     def _update_shared(self, hidden, gradient, table, labels, out, rate):
         bias_gradients = gradient.sum(0)
-        if table.dtype == torch.float32:
+        if self.compute_dtype == "float32":
             out.addmm_(gradient, table)
         else:
             gradient, hidden = self._rounded(gradient), self._rounded(hidden)

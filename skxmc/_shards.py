@@ -18,6 +18,7 @@ from skxmc._ends import Rows
 from skxmc._ensemble import Ensemble
 from skxmc._lazy import torch
 from skxmc._network import Network, Weights
+from skxmc._products import product
 from skxmc._ranks import Ranks, Span
 from skxmc._shortlist import Shortlist
 from skxmc._threads import blocks
@@ -73,7 +74,7 @@ class ShardedNetwork(Network):
             own = self._here(X, rows)
             return self.ranks.add(super().embed(own, np.arange(len(rows))))
         own = self._dense(X[:, self.feature_span.slice], rows)
-        return self.ranks.add(own @ self.features.weights)
+        return self.ranks.add(product(self._rounded(own), self._rounded(self.features.weights)))
 
     def scores(self, hidden, shortlist):
         """Scores of the shortlist, (B, r + s)."""

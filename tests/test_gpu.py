@@ -175,6 +175,11 @@ def test_a_sum_with_the_full_sampler_takes_the_shortlist():
     assert not make_trainer(FullSampler() + make_sampler("uniform"), BinaryCrossEntropy()).by_blocks
 
 
+def test_a_network_of_some_of_the_labels_takes_the_shortlist(monkeypatch):
+    monkeypatch.setattr(Network, "divided", True)  # as where processes share a table
+    assert not make_trainer("full", BinaryCrossEntropy()).by_blocks
+
+
 def test_no_tensor_of_a_step_has_a_place_for_each_row_and_label(monkeypatch):
     from torch.utils._python_dispatch import TorchDispatchMode
 
