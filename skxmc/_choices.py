@@ -3,7 +3,7 @@
 import numpy as np
 
 from skxmc._lazy import torch
-from skxmc._prediction import fuse
+from skxmc._prediction import fuse, side_by_side
 from skxmc.metrics._ranking import _hits
 
 CANDIDATES = 50  # labels of a row that may be its best under a tail bias
@@ -55,10 +55,8 @@ def _candidates(predictor, X, n_rows, offsets):
         labels, scores = predictor.topk(X, n_rows, n)
         found.append((labels, scores - bias * offsets[labels]))
     table.biases = biases
-    labels, scores = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
-    order = np.argsort(labels, axis=1, kind="stable")
-    labels, scores = np.take_along_axis(labels, order, 1), np.take_along_axis(scores, order, 1)
-    scores[:, 1:][labels[:, 1:] == labels[:, :-1]] = -np.inf
+    labels, scores, twice, _ = side_by_side(*zip(*found, strict=True))
+    scores[:, 1:][twice] = -np.inf
     return labels, scores
 
 

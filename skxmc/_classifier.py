@@ -13,7 +13,6 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -26,20 +25,17 @@ from skxmc._fitting import Fitting
 from skxmc._format import FORMAT, own_version, refuse_newer
 from skxmc._index import ExactIndex
 from skxmc._inputs import (
-    HeldOut,
     as_rows,
     check_k,
     find_device,
     rate_factors,
-    rows_on_disk,
-    sample_rows,
 )
 from skxmc._interrupt import Interrupt, all_or_nothing
 from skxmc._network import Network
 from skxmc._prediction import Ranking, as_csr, probabilities
 from skxmc._predictor import UNSEEN, Kept, Predictor
 from skxmc._products import DTYPES
-from skxmc._targets import count_labels, encode_targets, without_rows
+from skxmc._targets import count_labels, encode_targets
 from skxmc._threads import count_threads
 from skxmc._typing import MatrixLike
 from skxmc.losses import Loss
@@ -349,28 +345,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         if self.checkpoint is not None:
             saved = self._open_checkpoint()
             seed = saved.check(self._parameters(), self.random_state, self.max_iter, seed, X, Y)
-        held_out, passed_over, rows, n_rows = None, None, X, X.shape[0]
-        if self.early_stopping or self.late_fusion == "auto":
-            trained, held = train_test_split(
-                np.arange(n_rows), test_size=self.validation_fraction, random_state=seed
-            )
-            n_rows = len(trained)
-            on_disk = rows_on_disk(X)
-            if on_disk is not None:
-                rows, held = on_disk, np.sort(held)
-                held_out, passed_over = HeldOut(rows, Y[held], held), [held] * self.n_estimators
-                Y = without_rows(Y, held)
-            else:
-                held_out = HeldOut(as_rows(X[held]), Y[held])
-                rows, Y = X[trained], Y[trained]
-            if not Y.nnz:
-                why = "early_stopping=True" if self.early_stopping else "late_fusion='auto'"
-                raise ValueError(
-                    f"{why} leaves no row with a label to train on. Lower "
-                    f"validation_fraction={self.validation_fraction}."
-                )
-        elif self.tail_bias == "auto" and kind != "classes":
-            passed_over = sample_rows(X.shape[0], self.n_estimators, seed)
+        rows, Y, n_rows, held_out, passed_over = self._hold_out(X, Y, kind, seed)
         counts = count_labels(Y)
         ensemble, seen = self._begin(
             rows, Y, counts, n_rows, seed, factors, self.max_iter, go_on, passed_over

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 from skxmc._lazy import torch
@@ -81,15 +81,9 @@ class Need:
             if sum(self.parts()) > free:
                 raise MemoryError(self.explain(free))
 
-    @contextmanager
-    def explaining(self) -> Iterator[None]:
+    def explaining(self) -> AbstractContextManager[None]:
         """Let what the device has no memory for be a MemoryError that says what would fit."""
-        try:
-            yield
-        except torch.cuda.OutOfMemoryError as error:
-            # What this process holds is taken to be the fit's own.
-            free = free_bytes(self.device) + torch.cuda.memory_allocated(self.device)
-            raise MemoryError(self.explain(free)) from error
+        return _explaining(self.device, self.explain)
 
     def explain(self, free: int) -> str:
         """Needs, what there is, and what would fit."""
@@ -109,18 +103,26 @@ class Need:
         return f"{text}What would fit: {', or '.join(choices)}; or use device='cpu'."
 
 
-@contextmanager
-def explaining_prediction(device: torch.device, n_bytes: int) -> Iterator[None]:
+def explaining_prediction(device: torch.device, n_bytes: int) -> AbstractContextManager[None]:
     """The same where a fitted model predicts, whose weights have so many bytes."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        free = free_bytes(device) + torch.cuda.memory_allocated(device)
-        raise MemoryError(
+    return _explaining(
+        device,
+        lambda free: (
             f"device={str(device)!r} has {as_text(free)} free for this model, which needs "
             f"{as_text(n_bytes)} for its weights, and about 1 GB for a block of scores. Predict on "
             "the CPU: clf.set_params(device='cpu')."
-        ) from error
+        ),
+    )
+
+
+@contextmanager
+def _explaining(device: str | torch.device, explain: Callable[[int], str]) -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        # What this process holds is taken to be the work's own.
+        free = free_bytes(device) + torch.cuda.memory_allocated(device)
+        raise MemoryError(explain(free)) from error
 
 
 def free_bytes(device: str | torch.device) -> int:

@@ -59,6 +59,8 @@ class MemberTables:
 class Whole:
     """Where the tables of a run lie: here, as a whole. n_final: labels of the fitted model."""
 
+    divided = False
+
     def __init__(self, n_features, n_labels, n_final):
         self.n_features, self.n_labels, self.n_final = n_features, n_labels, n_final
         self.n_columns = n_final  # of the user's y
@@ -259,7 +261,7 @@ def begin(
         device, place.n_features, place.n_labels, sizes, n_members, first.batch_size,
         n_entries=-(-len(X.data) // X.shape[0]) if isinstance(X, Rows) else X.shape[1],
         dense=not isinstance(X, Rows), all_labels=isinstance(its_sampler, FullSampler),
-        by_blocks=isinstance(place, Whole) and trains_by_blocks(its_sampler, its_loss),
+        by_blocks=trains_by_blocks(its_sampler, its_loss, place.divided),
         predicts=predicts,
     )  # fmt: skip
     need.check()

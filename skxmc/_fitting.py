@@ -4,16 +4,31 @@ import time
 from dataclasses import replace
 
 import numpy as np
+from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import validate_data
 
 from skxmc._callbacks import Tasks
 from skxmc._checkpoint import CheckpointFile, encode
 from skxmc._choices import choose_fusion, choose_tail_bias
 from skxmc._ensemble import Whole, begin, spread
-from skxmc._inputs import as_rows, check_hidden_sizes, find_device, take
+from skxmc._inputs import (
+    HeldOut,
+    as_rows,
+    check_hidden_sizes,
+    find_device,
+    rows_on_disk,
+    sample_rows,
+    take,
+)
 from skxmc._network import Weights
 from skxmc._predictor import UNSEEN, Kept
-from skxmc._targets import positive_weights, refuse_lists, select_labels, tail_offsets
+from skxmc._targets import (
+    positive_weights,
+    refuse_lists,
+    select_labels,
+    tail_offsets,
+    without_rows,
+)
 from skxmc._threads import count_threads
 from skxmc.losses import make_loss
 from skxmc.metrics import precision_at_k
@@ -50,6 +65,36 @@ class Fitting:
     def _place(self, X, Y, seen):
         """Where the tables of a run are to lie: here, as a whole."""
         return Whole(X.shape[1], len(seen), Y.shape[1])
+
+    def _hold_out(self, X, Y, kind, seed):
+        """What to train on, and what to judge it by.
+
+        Returns X and Y, of how many rows they are, `HeldOut` or None, and the rows that each member
+        passes over, or None.
+        """
+        n_rows = X.shape[0]
+        if not self.early_stopping and self.late_fusion != "auto":
+            chooses = self.tail_bias == "auto" and kind != "classes"
+            passed_over = sample_rows(n_rows, self.n_estimators, seed) if chooses else None
+            return X, Y, n_rows, None, passed_over
+        trained, held = train_test_split(
+            np.arange(n_rows), test_size=self.validation_fraction, random_state=seed
+        )
+        on_disk, passed_over = rows_on_disk(X), None
+        if on_disk is not None:
+            X, held = on_disk, np.sort(held)
+            held_out, passed_over = HeldOut(X, Y[held], held), [held] * self.n_estimators
+            Y = without_rows(Y, held)
+        else:
+            held_out = HeldOut(as_rows(X[held]), Y[held])
+            X, Y = X[trained], Y[trained]
+        if not Y.nnz:
+            why = "early_stopping=True" if self.early_stopping else "late_fusion='auto'"
+            raise ValueError(
+                f"{why} leaves no row with a label to train on. Lower "
+                f"validation_fraction={self.validation_fraction}."
+            )
+        return X, Y, len(trained), held_out, passed_over
 
     def _begin(self, X, Y, counts, n_rows, seed, schedule, n_epochs, go_on, passed_over=None):
         """An ensemble ready to train on X and Y, and which labels its columns are.

@@ -6,7 +6,7 @@ from numbers import Integral
 import numpy as np
 import scipy.sparse as sp
 
-from skxmc._ends import Rows, canonical
+from skxmc._ends import Rows, canonical, entries
 from skxmc._lazy import torch
 from skxmc._mapped import MappedOrder, is_mapped
 from skxmc._threads import blocks
@@ -24,13 +24,12 @@ def take(X, rows):
     if not isinstance(X, Rows):
         return X[rows]
     mapped = MappedOrder.of(X)
-    starts, counts = X.indptr[rows], X.indptr[rows + 1] - X.indptr[rows]
-    ends = np.cumsum(counts)
-    at = np.arange(counts.sum()) + np.repeat(starts - ends + counts, counts)
+    indptr = np.append(0, np.cumsum(X.indptr[rows + 1] - X.indptr[rows]))
+    _, at = entries(X, rows)
     with mapped.reading(rows, max(1, len(rows))) if mapped else nullcontext(int) as reach:
         reach(0)
         # Not by scipy, which makes all indices int64 where there are very many.
-        return Rows(np.append(0, ends), X.indices[at], X.data[at], (len(rows), X.shape[1]))
+        return Rows(indptr, X.indices[at], X.data[at], (len(rows), X.shape[1]))
 
 
 class HeldOut:

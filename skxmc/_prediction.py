@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -87,6 +87,21 @@ def rank_among(
     return np.take_along_axis(labels, order, 1), np.take_along_axis(scores, order, 1)
 
 
+def side_by_side(
+    labels: Sequence[np.ndarray], scores: Sequence[np.ndarray]
+) -> tuple[np.ndarray, ...]:
+    """Rankings of the same rows as one, by ascending label.
+
+    Returns labels and scores (n, m), from the second column on whether the label stands before it,
+    too (n, m - 1), and the places that they had (n, m). A label is at most once in a ranking.
+    """
+    both = np.concatenate(labels, axis=1)
+    order = np.argsort(both, axis=1, kind="stable")
+    both = np.take_along_axis(both, order, 1)
+    sums = np.take_along_axis(np.concatenate(scores, axis=1), order, 1)
+    return both, sums, both[:, 1:] == both[:, :-1], order
+
+
 def fuse(ranking: Ranking, other: Ranking, beta: float, k: int) -> Ranking:
     """Late fusion of two rankings, (labels, scores) each; the k best labels and their sums.
 
@@ -99,11 +114,7 @@ def fuse(ranking: Ranking, other: Ranking, beta: float, k: int) -> Ranking:
         share = log_expit(scores.astype(np.float64))  # logs: a row's highest may be -1,000
         share -= np.maximum(share[:, :1], np.finfo(np.float64).min)
         parts.append(weight * np.exp(share))
-    labels = np.concatenate([ranking[0], other[0]], axis=1)  # (n, a + b)
-    sums = np.concatenate(parts, axis=1)
-    order = np.argsort(labels, axis=1, kind="stable")
-    labels, sums = np.take_along_axis(labels, order, 1), np.take_along_axis(sums, order, 1)
-    twice = labels[:, 1:] == labels[:, :-1]  # a label is at most once in a ranking
+    labels, sums, twice, order = side_by_side([ranking[0], other[0]], parts)  # (n, a + b)
     sums[:, :-1] += np.where(twice, sums[:, 1:], 0)
     sums[:, 1:][twice] = -np.inf
     sums[labels < 0] = -np.inf

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from skxmc._ends import Rows
+from skxmc._ends import Rows, entries
 from skxmc._ensemble import Ensemble
 from skxmc._lazy import torch
 from skxmc._network import Network, Weights
@@ -26,13 +26,11 @@ from skxmc._threads import blocks
 
 def localize(matrix: Rows, rows: np.ndarray, span: Span) -> Rows:
     """These rows of a matrix in the columns of the span, which are numbered from 0."""
-    starts, counts = matrix.indptr[rows], matrix.indptr[rows + 1] - matrix.indptr[rows]
-    ends = np.append(0, np.cumsum(counts))
-    at = np.arange(ends[-1]) + np.repeat(starts - ends[:-1], counts)
+    row, at = entries(matrix, rows)
     columns = matrix.indices[at]
     own = (columns >= span.start) & (columns < span.stop)
     data = None if matrix.data is None else matrix.data[at[own]]
-    indptr = np.append(0, np.cumsum(own))[ends]
+    indptr = np.append(0, np.cumsum(np.bincount(row[own], minlength=len(rows))))
     return Rows(indptr, columns[own] - np.int32(span.start), data, (len(rows), len(span)))
 
 
@@ -179,6 +177,7 @@ class Shards:
             if n < ranks.size:
                 raise ValueError(f"{n} {what} are too few for {ranks.size} processes: start fewer.")
         self.ranks, self.n_columns, self.split = ranks, n_columns, split
+        self.divided = not ranks.alone
         self.feature_span = ranks.span(n_features) if split else Span(0, n_features)
         self.label_span = ranks.span(len(seen))
         first, after = self.label_span

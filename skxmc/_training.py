@@ -61,12 +61,13 @@ def numbers(results):
     ]
 
 
-def trains_by_blocks(sampler, loss):
+def trains_by_blocks(sampler, loss, divided):
     """Whether a step goes over blocks of all labels, and not over a shortlist.
 
-    A subclass of the sampler may propose something else.
+    A subclass of the sampler may propose something else; a table that several processes share is
+    divided.
     """
-    return type(sampler) is FullSampler and loss.over_negatives is not None
+    return not divided and type(sampler) is FullSampler and loss.over_negatives is not None
 
 
 class Trainer:
@@ -84,7 +85,7 @@ class Trainer:
         self.network, self.X, self.Y = network, X, problem.Y
         self.sampler, self.loss = sampler, loss
         self.max_positives = loss.max_positives or MAX_POSITIVES
-        self.by_blocks = trains_by_blocks(sampler, loss) and not network.divided
+        self.by_blocks = trains_by_blocks(sampler, loss, network.divided)
         self.positive_weights = positive_weights  # (L,) float32 or None
         self.n_epochs, self.learning_rate, self.dropout = n_epochs, learning_rate, dropout
         self.schedule = schedule  # "linear", "constant", or a factor for each epoch

@@ -32,7 +32,7 @@ from sklearn.model_selection import GridSearchCV, KFold, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MultiLabelBinarizer, normalize
 
-from skxmc import XMCClassifier, _classifier, _fitting
+from skxmc import XMCClassifier, _fitting
 from skxmc._training import Trainer
 from skxmc.datasets import make_xmc
 from skxmc.losses import BinaryCrossEntropy, SquaredHinge
@@ -821,7 +821,7 @@ def test_early_stopping_watches_precision_at_1_on_rows_that_it_does_not_train_on
         parts.extend(train_test_split(*arrays, **how))
         return parts
 
-    monkeypatch.setattr(_classifier, "train_test_split", split)
+    monkeypatch.setattr(_fitting, "train_test_split", split)
     n_rows = []
     epoch = Trainer.epoch
     monkeypatch.setattr(
@@ -1236,7 +1236,7 @@ def test_early_stopping_needs_a_labelled_row_to_train_on(data, no_training, monk
     def split(rows, **how):
         return rows[1:], rows[:1]
 
-    monkeypatch.setattr(_classifier, "train_test_split", split)
+    monkeypatch.setattr(_fitting, "train_test_split", split)
     Y = sp.csr_array(([1], ([0], [1])), shape=(400, 3))  # the held-out row has the only label
     with pytest.raises(ValueError, match="early_stopping=True leaves no row with a label"):
         xmc(early_stopping=True).fit(data[0], Y)

@@ -1005,9 +1005,7 @@ def test_bad_weights_are_refused_by_name(data, no_training, value):
 def test_auto_needs_a_labelled_row_to_train_on(no_training, monkeypatch):
     X, Y = np.eye(4), np.eye(4, dtype=int)
     Y[1:] = 0
-    monkeypatch.setattr(
-        "skxmc._classifier.train_test_split", lambda rows, **_: (rows[1:], rows[:1])
-    )
+    monkeypatch.setattr("skxmc._fitting.train_test_split", lambda rows, **_: (rows[1:], rows[:1]))
     with pytest.raises(ValueError, match=r"late_fusion='auto'.*validation_fraction"):
         xmc(late_fusion="auto").fit(X, Y)
 

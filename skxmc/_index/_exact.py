@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from skxmc._ends import Rows
+from skxmc._ends import Rows, entries
 from skxmc._lazy import torch
 from skxmc._threads import FEW_ROWS, blocks, for_each
 
@@ -219,10 +219,9 @@ def _topk_on_device(hidden, weights, biases, k, exclude, rows, step=2**26):
     for block in blocks(len(hidden), max(1, step // n_labels)):
         scores = torch.addmm(biases, hidden[block], weights.T)  # (B, L)
         if exclude is not None:
-            begin, end = exclude.indptr[rows[block]], exclude.indptr[rows[block] + 1]
-            own = [exclude.indices[a:b] for a, b in zip(begin, end, strict=True)]
-            at = np.repeat(np.arange(len(own)), end - begin)
-            scores[torch.from_numpy(at), torch.from_numpy(np.concatenate(own)).long()] = -np.inf
+            row, at = entries(exclude, rows[block])
+            own = torch.from_numpy(exclude.indices[at]).long()
+            scores[torch.from_numpy(row), own] = -np.inf
         top, at = scores.topk(fetch)
         if fetch > k:
             tied = (top[:, k - 1] == top[:, k]).nonzero()[:, 0]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import SparseEfficiencyWarning
 
-from skxmc._ends import Rows
+from skxmc._ends import Rows, entries
 from skxmc._lazy import torch
 
 FEW = 100  # labels up to which an index is not worth building
@@ -136,9 +136,8 @@ class PyNNDescentIndex(_Approximate):
 def drop(found: NDArray[np.int32], exclude: Rows, rows: np.ndarray) -> NDArray[np.int32]:
     """Remove the rows' own labels from (n, k) rankings: the others move up, -1 fills the end."""
     n_labels = exclude.shape[1]
-    begin, end = exclude.indptr[rows], exclude.indptr[rows + 1]
-    own = np.concatenate([exclude.indices[a:b] for a, b in zip(begin, end, strict=True)])
-    keys = np.repeat(np.arange(len(rows)), end - begin) * n_labels + own  # ascending
+    row, stored = entries(exclude, rows)
+    keys = row * n_labels + exclude.indices[stored]  # ascending
     wanted = np.arange(len(rows))[:, None] * n_labels + found
     at = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
     kept = (found >= 0) & ((keys[at] != wanted) if len(keys) else True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from skxmc._centroids import label_centroids, unit_rows
+from skxmc._ends import entries
 from skxmc._lazy import torch
 from skxmc._threads import blocks, for_each
 from skxmc.samplers._base import Problem, Sampler, check_integers
@@ -214,8 +215,8 @@ class LabelMap:
         for block in blocks(n_rows, n_rows_at_once):
             rows = order[block]
             hidden = network.hidden(rows).cpu()  # (b, H)
-            at = np.repeat(np.arange(len(rows)), Y.indptr[rows + 1] - Y.indptr[rows])
-            own = np.concatenate([Y.indices[Y.indptr[row] : Y.indptr[row + 1]] for row in rows])
+            at, stored = entries(Y, rows)
+            own = Y.indices[stored]
             shuffled = rng.permutation(len(own))
             parts = [shuffled[part] for part in blocks(len(own), batch_size)]
             yield ((hidden[torch.from_numpy(at[part])], own[part]) for part in parts)
