@@ -11,7 +11,7 @@ each. Their form is each end's own secret.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skxmc._lazy import torch
+from skxmc._units import Units
 
 FIRST_SQUARES = 0.01  # what Adagrad remembers of a row that it has not met yet
 
@@ -74,12 +75,37 @@ def entries(matrix: Rows, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], N
 
 @dataclass
 class Table:
-    """Weights of which a batch touches a few rows, with what row-wise Adagrad remembers."""
+    """Weights of which a batch touches a few rows, with what row-wise Adagrad remembers.
+
+    Where `units` are given, their columns alone take part: what stands beside a row has no others.
+    """
 
     weights: torch.Tensor  # (n, width) float32
     biases: torch.Tensor  # (n,) float32, or (0,) where there are none
     squares: torch.Tensor | None = None  # (n,): mean squared gradient of the row, summed
     bias_squares: torch.Tensor | None = None  # (n,) or (0,)
+    units: Units | None = None
+
+    def thinned(self, units: Units) -> Table:
+        """The same table, of which these columns take part."""
+        return replace(self, units=units)
+
+    @property
+    def width(self) -> int:
+        """How many columns take part."""
+        return self.weights.shape[1] if self.units is None else self.units.n
+
+    @property
+    def spans(self) -> NDArray[np.uint64]:
+        """Which, for compiled loops."""
+        return (self.units or Units.all(self.weights.shape[1])).spans
+
+    @property
+    def columns(self) -> torch.Tensor | slice:
+        """Which, for torch."""
+        if self.units is None:
+            return slice(None)
+        return move(self.units.columns, self.weights.device)
 
     def prepare_training(self) -> None:
         """Start from a small sum of squares: else a first gradient of any size is a full step."""
@@ -87,8 +113,9 @@ class Table:
         self.bias_squares = torch.full_like(self.biases, FIRST_SQUARES)
 
     def numpy(self):
-        """Views of everything that training changes."""
-        return [a.numpy() for a in (self.weights, self.squares, self.biases, self.bias_squares)]
+        """Views of everything that training changes, behind the weights the spans."""
+        tensors = (self.squares, self.biases, self.bias_squares)
+        return [self.weights.numpy(), self.spans, *(a.numpy() for a in tensors)]
 
 
 class CompiledEnds:
@@ -123,16 +150,24 @@ class CompiledEnds:
 
     def gather_sum(self, places: tuple, table: Table) -> torch.Tensor:
         """out[i] = sum of coefficient * weights[id] over the places of row i, (B, width)."""
-        out = torch.empty(len(places[0]), table.weights.shape[1], dtype=torch.float32)
-        self._kernels.gather_sum(*places, table.weights.numpy(), out.numpy())
+        out = torch.empty(len(places[0]), table.width, dtype=torch.float32)
+        self._kernels.gather_sum(*places, table.weights.numpy(), table.spans, out.numpy())
         return out
 
     def gather_dot(self, places: tuple, hidden: torch.Tensor, table: Table) -> torch.Tensor:
         """weights[id] . hidden[i] + biases[id] for each place, (n_places,); 0 where id is -1."""
         starts, ends, ids, _ = places
         out = torch.empty(len(ids), dtype=torch.float32)
-        weights, biases = table.weights.numpy(), table.biases.numpy()
-        self._kernels.gather_dot(starts, ends, ids, hidden.numpy(), weights, biases, out.numpy())
+        arrays = table.weights.numpy(), table.spans, table.biases.numpy()
+        self._kernels.gather_dot(starts, ends, ids, hidden.numpy(), *arrays, out.numpy())
+        return out
+
+    def take(self, ids: NDArray[np.int32], table: Table) -> torch.Tensor:
+        """A copy of weights[ids], (len(ids), width)."""
+        if table.units is None:
+            return table.weights.index_select(0, torch.from_numpy(ids))
+        out = torch.empty(len(ids), table.width, dtype=torch.float32)
+        self._kernels.take_rows(ids, table.weights.numpy(), table.spans, out.numpy())
         return out
 
     def scatter(
@@ -154,6 +189,33 @@ class CompiledEnds:
         self._kernels.row_adagrad(
             ids, gradients.numpy(), bias_gradients.numpy(), *table.numpy(), np.float32(rate)
         )
+
+    def adagrad(self, weights, squares, gradients, rate):
+        """One step of Adagrad for each number of dense weights."""
+        arrays = (a.detach().view(-1).numpy() for a in (weights, squares))
+        gradients = gradients.contiguous().view(-1).numpy()
+        self._kernels.adagrad(*arrays, gradients, np.float32(rate))
+
+    def summarize(self, gradient, weights, first):
+        """Sum of |gradient| from the column `first` on, how many are not 0, and weights not 0."""
+        if isinstance(weights, torch.Tensor):
+            weights = weights.numpy()
+        return self._kernels.summarize(gradient.contiguous().numpy(), weights, first)
+
+    def rectify(self, inputs, biases, units):
+        """Units' scale * relu(inputs + biases), and what makes the gradients of both of its own."""
+        units = units or Units.all(len(biases))
+        scale, out = np.float32(units.scale), torch.empty_like(inputs)
+        arrays = inputs.numpy(), biases.detach().numpy(), units.spans
+        self._kernels.rectify(*arrays, scale, out.numpy())
+
+        def back(gradient):
+            inner, sums = torch.empty_like(out), torch.zeros(len(biases), dtype=torch.float32)
+            arrays = out.numpy(), gradient.contiguous().numpy(), units.spans, scale
+            self._kernels.rectify_back(*arrays, inner.numpy(), sums.numpy())
+            return inner, sums
+
+        return out, back
 
 
 class TorchEnds:
@@ -191,16 +253,23 @@ class TorchEnds:
     def gather_sum(self, places: tuple, table: Table) -> torch.Tensor:
         """out[i] = sum of coefficient * weights[id] over the places of row i, (B, width)."""
         n_rows, row, ids, coefficients = places
-        out = torch.zeros(n_rows, table.weights.shape[1], dtype=torch.float32, device=self.device)
+        out = torch.zeros(n_rows, table.width, dtype=torch.float32, device=self.device)
         coefficients = coefficients * (ids >= 0)
-        return out.index_add_(0, row, table.weights[ids.clamp(min=0)] * coefficients[:, None])
+        return out.index_add_(0, row, self.take(ids.clamp(min=0), table) * coefficients[:, None])
 
     def gather_dot(self, places: tuple, hidden: torch.Tensor, table: Table) -> torch.Tensor:
         """weights[id] . hidden[i] + biases[id] for each place, (n_places,); 0 where id is -1."""
         _, row, ids, _ = places
         safe = ids.clamp(min=0)
-        scores = (table.weights[safe] * hidden[row]).sum(1) + table.biases[safe]
+        scores = (self.take(safe, table) * hidden[row]).sum(1) + table.biases[safe]
         return scores * (ids >= 0)
+
+    def take(self, ids: NDArray[np.int32] | torch.Tensor, table: Table) -> torch.Tensor:
+        """A copy of weights[ids], (len(ids), width)."""
+        ids = self._move(ids, np.int64)
+        if table.units is None:
+            return table.weights.index_select(0, ids)
+        return table.weights[ids[:, None], table.columns]
 
     def scatter(
         self, places: tuple, source: torch.Tensor, table: Table, rate: float, skip: float = 0.0
@@ -223,9 +292,9 @@ class TorchEnds:
         first = (at * new).cummax(0).values  # (n_places,)
         gradients = torch.zeros(len(ids), source.shape[1], dtype=torch.float32, device=self.device)
         gradients.index_add_(0, first, source[row] * coefficients[:, None])
-        table.squares.index_add_(0, ids, gradients.square().mean(1))
+        table.squares.index_add_(0, ids, self._mean_squares(gradients, table))
         step = -rate * table.squares[ids].rsqrt()
-        table.weights.index_add_(0, ids, gradients.mul_(step[:, None]))
+        table.weights.index_add_(0, ids, self._widened(gradients.mul_(step[:, None]), table))
         if len(table.biases):
             gradients = torch.zeros_like(coefficients).index_add_(0, first, coefficients)
             table.bias_squares.index_add_(0, ids, gradients.square())
@@ -235,18 +304,62 @@ class TorchEnds:
     def update_rows(self, ids, gradients, bias_gradients, table, rate):
         """Update weights[ids[u]] by gradients[u]; the ids are distinct, or a slice."""
         if isinstance(ids, slice):  # views, and no copies
-            table = Table(*(a[ids] for a in vars(table).values()))
-            squares = table.squares.add_(gradients.square().mean(1))
+            tensors = (table.weights, table.biases, table.squares, table.bias_squares)
+            table = Table(*(a[ids] for a in tensors), table.units)
+            squares = table.squares.add_(self._mean_squares(gradients, table))
+            gradients = self._widened(gradients, table)
             table.weights.addcmul_(gradients, squares.rsqrt()[:, None], value=-rate)
             if len(table.biases):
                 squares = table.bias_squares.addcmul_(bias_gradients, bias_gradients)
                 table.biases.addcmul_(bias_gradients, squares.rsqrt(), value=-rate)
             return
         ids = self._move(ids, np.int64)
-        table.squares[ids] += gradients.square().mean(1)
+        table.squares[ids] += self._mean_squares(gradients, table)
         step = rate * table.squares[ids].rsqrt()
-        table.weights[ids] -= step[:, None] * gradients
+        table.weights[ids] -= self._widened(step[:, None] * gradients, table)
         if len(table.biases):
             table.bias_squares[ids] += bias_gradients.square()
             step = rate * table.bias_squares[ids].rsqrt()
             table.biases[ids] -= step * bias_gradients
+
+    def adagrad(self, weights, squares, gradients, rate):
+        """One step of Adagrad for each number of dense weights.
+
+        As torch.optim does it, whose bookkeeping takes longer than the step.
+        """
+        with torch.no_grad():
+            squares.addcmul_(gradients, gradients)
+            weights.addcdiv_(gradients, squares.sqrt().add_(1e-10), value=-rate)
+
+    def summarize(self, gradient, weights, first):
+        """Sum of |gradient| from the column `first` on, how many are not 0, and weights not 0."""
+        gradient, weights = gradient[:, first:], weights[:, first:]
+        counts = gradient.count_nonzero(), (weights != 0).sum()
+        return gradient.abs().sum(), *counts
+
+    def rectify(self, inputs, biases, units):
+        """Units' scale * relu(inputs + biases), and what makes the gradients of both of its own."""
+        units = units or Units.all(len(biases))
+        columns = move(units.columns, self.device)
+        with torch.no_grad():
+            out = torch.relu(inputs + biases[columns]) * units.scale
+
+        def back(gradient):
+            inner = torch.where(out > 0, gradient * units.scale, 0.0)
+            sums = torch.zeros_like(biases, requires_grad=False)
+            return inner, sums.index_copy_(0, columns, inner.sum(0))
+
+        return out, back
+
+    @staticmethod
+    def _mean_squares(gradients, table):
+        """Of each row over all columns: those that take no part have a gradient of 0."""
+        return gradients.square().sum(1) / table.weights.shape[1]
+
+    @staticmethod
+    def _widened(gradients, table):
+        """With zeros for the columns that take no part."""
+        if table.units is None:
+            return gradients
+        out = gradients.new_zeros(len(gradients), table.weights.shape[1])
+        return out.index_copy_(1, table.columns, gradients)

@@ -10,7 +10,7 @@ from skxmc._device_memory import Need
 from skxmc._ends import FIRST_SQUARES, Rows
 from skxmc._network import Network, Weights
 from skxmc._predictor import Predictor
-from skxmc._targets import count_labels
+from skxmc._targets import count_labels, pace
 from skxmc._threads import blocks, for_each
 from skxmc._training import Trainer, trains_by_blocks
 from skxmc.samplers import FullSampler, Problem
@@ -174,12 +174,24 @@ class Ensemble:
         for trainer in self.trainers:
             trainer.check_weights()
 
-    def checkpoint(self):
-        """A copy of the members' weights, and of what their Adagrad remembers."""
-        return [
-            (trainer.network.weights().copy(), [a.copy() for a in trainer.memory()])
-            for trainer in self.trainers
-        ]
+    def checkpoint(self, older=None):
+        """A copy of the members' weights, and of what their Adagrad remembers.
+
+        `older`: a copy that is wanted no more, whose memory becomes this one's.
+        """
+        out = older or [None] * len(self.trainers)
+
+        def copy(m):
+            weights, memory = self.trainers[m].network.weights(), self.trainers[m].memory()
+            if older is None:
+                out[m] = weights.copy(), [a.copy() for a in memory]
+                return
+            arrays = [*older[m][0].arrays(), *older[m][1]]
+            for array, now in zip(arrays, [*weights.arrays(), *memory], strict=True):
+                array[...] = now
+
+        self._for_each(copy, range(len(self.trainers)))
+        return out
 
     def restore(self, checkpoint):
         """Take back such a copy."""
@@ -238,13 +250,14 @@ def begin(
     """
     seeds = [seed, *np.random.SeedSequence(seed).generate_state(n_members - 1).tolist()]
     in_Y = count_labels(Y)
+    batch_size = batch_size or pace(Y)[1]
     Y = Rows.of(Y, values=False)
     problems = [
         Problem(
             Y=Y,
             label_counts=in_Y,
             n_columns=place.n_columns,
-            batch_size=batch_size or int(np.clip((len(Y.indptr) - 1) // 64, 8, 128)),
+            batch_size=batch_size,
             random_state=member_seed,
             n_threads=max(1, n_threads // n_members),
             log=log if m == 0 else _no_log,
@@ -267,23 +280,26 @@ def begin(
     need.check()
     features = MemberTables(n_members, place.n_features, sizes[0])
     labels = MemberTables(n_members, place.n_labels, sizes[-1], place.n_final)
-    trainers = []
-    for m, (problem, (sampler, loss)) in enumerate(zip(problems, begun, strict=True)):
-        rng = np.random.default_rng(problem.random_state)
+    weights = [None] * n_members
+
+    def draw(m):
         tables = features.members[m], labels.members[m]
         if start is None:
-            memory = None
-            weights = place.initial(X.shape[1], sizes, log_odds, rng, residual, *tables)
+            rng = np.random.default_rng(problems[m].random_state)
+            weights[m] = place.initial(X.shape[1], sizes, log_odds, rng, residual, *tables)
         else:
-            before, memory, known = start[m]
-            weights = Weights.going_on(before, known, log_odds, *tables)
-        with need.explaining():
-            trainers.append(
-                Trainer(
-                    place.network(weights, device, compute_dtype), X, problem, sampler, loss,
-                    passed_over=passed_over[m], memory=memory, **training,
-                )
-            )  # fmt: skip
+            before, _, known = start[m]
+            weights[m] = Weights.going_on(before, known, log_odds, *tables)
+
+    for_each(draw, range(n_members), min(n_threads, n_members))
+    with need.explaining():
+        trainers = [
+            Trainer(
+                place.network(weights[m], device, compute_dtype), X, problems[m], *begun[m],
+                passed_over=passed_over[m], memory=start and start[m][1], **training,
+            )
+            for m in range(n_members)
+        ]  # fmt: skip
     return place.ensemble(trainers, n_threads, device, features, labels, need)
 
 

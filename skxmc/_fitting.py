@@ -212,8 +212,7 @@ class Fitting:
                 self.validation_scores_.append(score)
                 since = 0 if score > best else since + 1
                 if score > best:
-                    weights = None  # room for the next
-                    best, weights = score, ensemble.checkpoint()
+                    best, weights = score, ensemble.checkpoint(weights)
             self._log(self._progress(epoch, n_epochs, ensemble.n_rows))
             if since >= self.n_iter_no_change:
                 self._log(f"precision@1 has not risen for {since} epochs: stopped")
@@ -229,8 +228,7 @@ class Fitting:
                 interrupt.how = f"after epoch {epoch + 1} of {n_epochs}"
                 break
             if keeps_last:
-                last = None
-                last = ensemble.checkpoint()
+                last = ensemble.checkpoint(last)
         self.n_iter_ = len(self.loss_curve_)
         if weights:
             ensemble.restore(weights)

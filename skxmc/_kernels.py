@@ -8,6 +8,9 @@ more than the loops.
 
 The ragged lists of (id, coefficient) that a batch holds are given as `starts` and `ends` into flat
 arrays: rows of a CSR matrix, or the rows of a padded (B, m) array. An id of -1 is skipped.
+Of a table, `spans` (n, 2) say which columns take part, ascending and apart: what stands beside its
+rows, such as a row's gradient, holds these alone. They are unsigned, since a place that might be
+negative is counted from the end, and to find out keeps a loop from vector registers.
 The twin of this file in plain torch is `_ends.py`; the two are tested against each other.
 """
 
@@ -59,13 +62,21 @@ _inline = numba.njit(nogil=True, error_model="numpy", fastmath=_REORDER, inline=
 
 
 @_inline
-def _prefetch_row(table, row):
-    for j in range(0, table.shape[1], 16):  # 64 bytes, a cache line
-        _prefetch(table, np.int64(row), np.int64(j))
+def _prefetch_row(table, row, spans):
+    for s in range(spans.shape[0]):
+        for j in range(np.int64(spans[s, 0]), np.int64(spans[s, 1]), 16):  # 64 bytes, a cache line
+            _prefetch(table, np.int64(row), j)
 
 
 @_inline
-def _add_rows(total, begin, end, ids, coefficients, table):
+def _all_columns(table):
+    spans = np.zeros((1, 2), np.uint64)
+    spans[0, 1] = table.shape[1]
+    return spans
+
+
+@_inline
+def _add_rows(total, begin, end, ids, coefficients, table, spans):
     """Add coefficient * table[id] over a list to the total, four rows at a time.
 
     The sum is then read and written a quarter as often, and four rows are on their way from memory
@@ -76,17 +87,25 @@ def _add_rows(total, begin, end, ids, coefficients, table):
         a, b, c, d = coefficients[p : p + 4]
         row_a, row_b = table[ids[p]], table[ids[p + 1]]
         row_c, row_d = table[ids[p + 2]], table[ids[p + 3]]
-        for j in range(total.size):
-            total[j] += (a * row_a[j] + b * row_b[j]) + (c * row_c[j] + d * row_d[j])
+        at = np.uint64(0)
+        for s in range(spans.shape[0]):
+            k, n = spans[s, 0], spans[s, 1] - spans[s, 0]
+            for j in range(n):
+                first = a * row_a[k + j] + b * row_b[k + j]
+                total[at + j] += first + (c * row_c[k + j] + d * row_d[k + j])
+            at += n
     for p in range(whole, end):
-        a = coefficients[p]
-        row_a = table[ids[p]]
-        for j in range(total.size):
-            total[j] += a * row_a[j]
+        a, row_a = coefficients[p], table[ids[p]]
+        at = np.uint64(0)
+        for s in range(spans.shape[0]):
+            k, n = spans[s, 0], spans[s, 1] - spans[s, 0]
+            for j in range(n):
+                total[at + j] += a * row_a[k + j]
+            at += n
 
 
 @_jit_reorder
-def gather_sum(starts, ends, ids, coefficients, table, out):
+def gather_sum(starts, ends, ids, coefficients, table, spans, out):
     """out[i] = sum of coefficient * table[id] over the list of row i."""
     n_rows = out.shape[0]
     longest = 0
@@ -102,13 +121,12 @@ def gather_sum(starts, ends, ids, coefficients, table, out):
                 valid_coefficients[n] = coefficients[p]
                 n += 1
         out[i, :] = np.float32(0)
-        _add_rows(out[i], 0, n, valid, valid_coefficients, table)
+        _add_rows(out[i], 0, n, valid, valid_coefficients, table, spans)
 
 
 @_jit_reorder
-def gather_dot(starts, ends, ids, hidden, table, biases, out):
+def gather_dot(starts, ends, ids, hidden, table, spans, biases, out):
     """out[p] = hidden[i] . table[id] + biases[id] for each place p in the list of row i."""
-    width = hidden.shape[1]
     for i in range(hidden.shape[0]):
         query = hidden[i]
         for p in range(starts[i], ends[i]):
@@ -118,22 +136,47 @@ def gather_dot(starts, ends, ids, hidden, table, biases, out):
                 continue
             source = table[row]
             total = np.float32(0)
-            for j in range(width):
-                total += query[j] * source[j]
+            at = np.uint64(0)
+            for s in range(spans.shape[0]):
+                k, n = spans[s, 0], spans[s, 1] - spans[s, 0]
+                for j in range(n):
+                    total += query[at + j] * source[k + j]
+                at += n
             out[p] = total + biases[row]
 
 
+@_jit
+def take_rows(ids, table, spans, out):
+    """out[u] = table[ids[u]]."""
+    for u in range(ids.size):
+        if u + 1 < ids.size:
+            _prefetch_row(table, ids[u + 1], spans)
+        source, mine = table[ids[u]], out[u]
+        at = np.uint64(0)
+        for s in range(spans.shape[0]):
+            k, n = spans[s, 0], spans[s, 1] - spans[s, 0]
+            for j in range(n):
+                mine[at + j] = source[k + j]
+            at += n
+
+
 @_inline
-def _adagrad_row(gradient, row, squares, rate):
-    """One step of row-wise Adagrad; returns the row's sum of mean squared gradients."""
-    width = row.size
+def _adagrad_row(gradient, row, spans, squares, rate):
+    """One step of row-wise Adagrad; returns the row's sum of mean squared gradients.
+
+    The mean is over all columns: those that take no part have a gradient of 0.
+    """
     square = np.float32(0)
-    for j in range(width):
+    for j in range(gradient.size):
         square += gradient[j] * gradient[j]
-    total = squares + square / np.float32(width)
+    total = squares + square / np.float32(row.size)
     step = rate / np.sqrt(total)
-    for j in range(width):
-        row[j] -= step * gradient[j]
+    at = np.uint64(0)
+    for s in range(spans.shape[0]):
+        k, n = spans[s, 0], spans[s, 1] - spans[s, 0]
+        for j in range(n):
+            row[k + j] -= step * gradient[at + j]
+        at += n
     return total
 
 
@@ -145,8 +188,9 @@ def _adagrad_number(gradient, row, numbers, squares, rate):
 
 @_jit_reorder
 def scatter_adagrad(
-    starts, ends, ids, coefficients, source, table, squares, biases, bias_squares, rate, skip, slot
-):
+    starts, ends, ids, coefficients, source, table, spans, squares, biases, bias_squares, rate,
+    skip, slot,
+):  # fmt: skip
     """Update table[id] by the sum of coefficient * source[i] over all places that hold the id.
 
     Places are grouped by id first (a counting sort: `slot`, int32, one entry a table row, all -1
@@ -186,32 +230,82 @@ def scatter_adagrad(
             place_row[q] = i
             place_coefficient[q] = coefficients[p]
 
-    gradient = np.empty(source.shape[1], np.float32)
+    gradient, every = np.empty(source.shape[1], np.float32), _all_columns(source)
     for u in range(n_unique):
         row = unique[u]
         slot[row] = -1
         if u + 1 < n_unique:  # on its way while this row is worked on: 1.4 times as fast
-            _prefetch_row(table, unique[u + 1])
+            _prefetch_row(table, unique[u + 1], spans)
         gradient[:] = np.float32(0)
         bias_gradient = np.float32(0)
         for q in range(first[u], first[u + 1]):
             bias_gradient += place_coefficient[q]
-        _add_rows(gradient, first[u], first[u + 1], place_row, place_coefficient, source)
-        squares[row] = _adagrad_row(gradient, table[row], squares[row], rate)
+        _add_rows(gradient, first[u], first[u + 1], place_row, place_coefficient, source, every)
+        squares[row] = _adagrad_row(gradient, table[row], spans, squares[row], rate)
         if biases.size:
             _adagrad_number(bias_gradient, row, biases, bias_squares, rate)
 
 
 @_jit_reorder
-def row_adagrad(ids, gradients, bias_gradients, table, squares, biases, bias_squares, rate):
+def row_adagrad(ids, gradients, bias_gradients, table, spans, squares, biases, bias_squares, rate):
     """Update table[ids[u]] by gradients[u]; the ids are distinct."""
     for u in range(ids.size):
         row = ids[u]
         if u + 1 < ids.size:
-            _prefetch_row(table, ids[u + 1])
-        squares[row] = _adagrad_row(gradients[u], table[row], squares[row], rate)
+            _prefetch_row(table, ids[u + 1], spans)
+        squares[row] = _adagrad_row(gradients[u], table[row], spans, squares[row], rate)
         if biases.size:
             _adagrad_number(bias_gradients[u], row, biases, bias_squares, rate)
+
+
+@_jit_reorder
+def adagrad(weights, squares, gradients, rate):
+    """One step of Adagrad for each number, all flat."""
+    for i in range(weights.size):
+        squares[i] += gradients[i] * gradients[i]
+        weights[i] -= rate * gradients[i] / (np.sqrt(squares[i]) + np.float32(1e-10))
+
+
+@_jit_reorder
+def rectify(inputs, biases, spans, scale, out):
+    """Fill in scale * max(inputs + biases, 0), the biases of all columns; NaN stays NaN."""
+    for i in range(inputs.shape[0]):
+        at = np.uint64(0)
+        for s in range(spans.shape[0]):
+            k, n = spans[s, 0], spans[s, 1] - spans[s, 0]
+            for j in range(n):
+                x = inputs[i, at + j] + biases[k + j]
+                out[i, at + j] = np.float32(0) if x < np.float32(0) else scale * x
+            at += n
+
+
+@_jit_reorder
+def rectify_back(hidden, gradient, spans, scale, out, biases):
+    """From d loss / d hidden to d loss / d inputs, and added up in the columns of biases."""
+    for i in range(hidden.shape[0]):
+        at = np.uint64(0)
+        for s in range(spans.shape[0]):
+            k, n = spans[s, 0], spans[s, 1] - spans[s, 0]
+            for j in range(n):
+                slope = scale if hidden[i, at + j] > np.float32(0) else np.float32(0)
+                out[i, at + j] = slope * gradient[i, at + j]
+                biases[k + j] += out[i, at + j]
+            at += n
+
+
+@_jit_reorder
+def summarize(gradient, weights, first):
+    """Of the columns from `first` on: sum of |gradient|, how many are not 0, and weights not 0."""
+    total, n_active, n_weights = 0.0, 0, 0
+    for i in range(gradient.shape[0]):
+        part = np.float32(0)
+        active = counted = np.int32(0)
+        for j in range(first, gradient.shape[1]):
+            part += abs(gradient[i, j])
+            active += np.int32(gradient[i, j] != np.float32(0))
+            counted += np.int32(weights[i, j] != np.float32(0))
+        total, n_active, n_weights = total + part, n_active + active, n_weights + counted
+    return total, n_active, n_weights
 
 
 @_jit
@@ -365,6 +459,7 @@ def bisect_rows(vectors, scale, size, uniform, n_iter):
     there are as many parts as clusters, and most of them are small.
     """
     n_rows, width = vectors.shape
+    every = _all_columns(vectors)
     order = np.arange(n_rows).astype(np.int32)
     projection = np.empty(n_rows, np.float32)
     total = np.empty(width, np.float32)
@@ -381,7 +476,7 @@ def bisect_rows(vectors, scale, size, uniform, n_iter):
         rows = order[begin:end].copy()
         scales = scale[rows]
         total[:] = np.float32(0)
-        _add_rows(total, 0, rows.size, rows, scales, vectors)
+        _add_rows(total, 0, rows.size, rows, scales, vectors, every)
         start = rows[int(uniform[begin] * rows.size)]
         for j in range(width):
             to_right[j] = scale[start] * vectors[start, j]
@@ -394,7 +489,7 @@ def bisect_rows(vectors, scale, size, uniform, n_iter):
             at = np.argsort(projection[: rows.size])
             rows, scales = rows[at], scales[at]
             left[:] = np.float32(0)
-            _add_rows(left, 0, n_left, rows, scales, vectors)
+            _add_rows(left, 0, n_left, rows, scales, vectors, every)
             square_left = square_right = np.float32(0)
             for j in range(width):
                 square_left += left[j] * left[j]

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 class _Lazy:
     def __init__(self, name):
-        self._name = name
+        self._name, self._module = name, None
 
     def __getattr__(self, attribute):
-        return getattr(importlib.import_module(self._name), attribute)
+        if self._module is None:
+            self._module = importlib.import_module(self._name)
+        return getattr(self._module, attribute)
 
 
 if TYPE_CHECKING:

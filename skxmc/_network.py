@@ -1,8 +1,10 @@
 """The network: sparse or dense rows -> hidden vectors -> label scores. Knows samplers nor losses.
 
-    rows x feature table + bias -> ReLU, dropout -> (linear -> ReLU, dropout) ... -> hidden (B, H)
-    with a residual block: hidden + dropout(ReLU(R hidden + r)) -> hidden, R of spectral norm 1
+    rows x feature table + bias -> ReLU -> (linear -> ReLU) ... -> hidden (B, H)
+    with a residual block: hidden + ReLU(R hidden + r) -> hidden, R of spectral norm 1
     hidden . label weights + label biases -> scores
+
+Under dropout a step trains a network of some of the units, `thinned`, whose vectors have no others.
 
 Rows meet the feature table, and hidden vectors the label table, in the ends of `_ends.py`; between
 them lies plain torch with autograd.
@@ -25,6 +27,7 @@ from skxmc._ends import CompiledEnds, Rows, Table, TorchEnds, move
 from skxmc._lazy import torch
 from skxmc._products import affine, product
 from skxmc._threads import FEW_ROWS, for_each
+from skxmc._units import Units
 
 NEGLIGIBLE = 1e-4  # d loss / d score below which a row's own label is left alone
 
@@ -152,6 +155,11 @@ class Weights:
                 residual=None if self.residual is None else [part(a, m) for a in self.residual],
             )
 
+    def arrays(self) -> list[np.ndarray]:
+        """All of them."""
+        middle = [*self.hidden, *self.hidden_biases, *(self.residual or ())]
+        return [self.features, self.labels, self.label_biases, *middle]
+
     def copy(self) -> Weights:
         """A copy that training does not touch."""
         return copy.deepcopy(self)
@@ -188,6 +196,7 @@ class Network:
         self._kept: tuple | None = (
             None  # the shared labels of a step, and their rows as they were before it
         )
+        self.units: list[Units] | None = None  # of each hidden layer, where some take part
         self.ends = CompiledEnds() if self.device.type == "cpu" else TorchEnds(self.device)
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
@@ -224,7 +233,7 @@ class Network:
             [array(a) for a in self.hidden_biases],
             array(self.labels.weights),
             array(self.labels.biases),
-            (array(self._residual_matrix()), array(self.residual[1])) if self.residual else None,
+            (array(self._unit_matrix()), array(self.residual[1])) if self.residual else None,
         )
 
     def parameters(self) -> list[torch.Tensor]:
@@ -246,6 +255,17 @@ class Network:
             twin.ends = CompiledEnds()
         return twin
 
+    def thinned(self, dropout: float, rng: np.random.Generator) -> Network:
+        """The network of some units of each hidden layer, in the same memory; itself for 0."""
+        if not dropout:
+            return self
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.units = [Units.draw(len(bias), dropout, rng) for bias in self.hidden_biases]
+        twin.features = self.features.thinned(twin.units[0])
+        twin.labels = self.labels.thinned(twin.units[-1])
+        return twin
+
     # -- of tables that several processes share, others say otherwise ----------------------------
 
     divided = False  # whether the label table here is a part of the whole
@@ -264,7 +284,8 @@ class Network:
         """Rows x feature table, (B, H0)."""
         if isinstance(X, Rows):
             return self.ends.gather_sum(self.ends.places(X, rows), self.features)
-        return product(self._rounded(self._dense(X, rows)), self._rounded(self.features.weights))
+        table = self.features.weights[:, self.features.columns]
+        return product(self._rounded(self._dense(X, rows)), self._rounded(table))
 
     def _dense(self, X, rows):
         return move(X[rows], self.device)  # fancy indexing copies
@@ -275,37 +296,60 @@ class Network:
             return tensor
         return tensor.to(getattr(torch, self.compute_dtype))
 
-    def middle(
-        self, inputs: torch.Tensor, dropout: Callable[[torch.Size], torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        """Hidden vectors (B, H). `dropout(shape)` gives the mask of a layer, scaled to mean 1."""
-        x = inputs + self.hidden_biases[0]
-        x = torch.relu(x) if dropout is None else torch.relu(x) * dropout(x.shape)
-        for weight, bias in zip(self.hidden_weights, self.hidden_biases[1:], strict=True):
-            x = torch.relu(affine(bias, x, weight, self.compute_dtype))
-            x = x if dropout is None else x * dropout(x.shape)
+    def middle(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Hidden vectors (B, H)."""
+        places, scales = [slice(None)] * len(self.hidden_biases), [1.0] * len(self.hidden_biases)
+        if self.units is not None:
+            places = [move(units.columns, self.device) for units in self.units]
+            scales = [units.scale for units in self.units]
+        x = torch.relu(inputs + self.hidden_biases[0][places[0]]) * scales[0]
+        for layer, weight in enumerate(self.hidden_weights, 1):
+            weight = weight[places[layer - 1]][:, places[layer]]
+            bias = self.hidden_biases[layer][places[layer]]
+            x = torch.relu(affine(bias, x, weight, self.compute_dtype)) * scales[layer]
         if self.residual:
-            matrix = self._residual_matrix()
-            more = torch.relu(affine(self.residual[1], x, matrix.T, self.compute_dtype))
-            x = x + (more if dropout is None else more * dropout(x.shape))
+            last = places[-1]
+            matrix = self._residual_matrix()[last][:, last]
+            more = affine(self.residual[1][last], x, matrix.T, self.compute_dtype)
+            x = x + torch.relu(more) * scales[-1]
         return x
 
-    def _residual_matrix(self):
-        """R over its spectral norm, which one power iteration a training step keeps up with.
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, Callable[..., Sequence]]:
+        """Hidden vectors (B, H), and what makes the gradients of inputs and parameters of theirs.
 
-        Only replicas, which train, move what the iteration remembers: hidden vectors in a run are
-        those of the weights that `weights` returns.
+        One layer alone, as is the default, needs no autograd, which takes longer than its work.
+        """
+        if len(self.parameters()) == 1:
+            units = None if self.units is None else self.units[0]
+            return self.ends.rectify(inputs, self.hidden_biases[0], units)
+        hidden = self.middle(inputs.requires_grad_())
+
+        def back(gradient):
+            return torch.autograd.grad(hidden, [inputs, *self.parameters()], gradient)
+
+        return hidden.detach(), back
+
+    def _residual_matrix(self):
+        """R over its spectral norm, which a few power iterations in each step keep up with.
+
+        Only replicas, which train, move what the iteration remembers.
         """
         matrix = self.residual[0]
         if self.top_direction is None:
             return matrix
         with torch.no_grad():
             left = self.top_direction.clone()  # another thread may move it meanwhile
-            right = torch.nn.functional.normalize(matrix.T @ left, dim=0)
-            if matrix.requires_grad:
+            for _ in range(8):  # a step moves a block of R, and farther than it would the whole
+                right = torch.nn.functional.normalize(matrix.T @ left, dim=0)
                 left = torch.nn.functional.normalize(matrix @ right, dim=0)
+            if matrix.requires_grad:
                 self.top_direction.copy_(left)
         return matrix / (left @ (matrix @ right))
+
+    def _unit_matrix(self):
+        """The same to the last digit, where there is time: threads may have moved R meanwhile."""
+        matrix = self.residual[0].detach()
+        return matrix if self.top_direction is None else matrix / torch.linalg.norm(matrix, 2)
 
     def hidden(self, X: Rows | np.ndarray, rows: np.ndarray) -> torch.Tensor:
         """Hidden vectors for prediction, (B, H)."""
@@ -328,7 +372,7 @@ class Network:
     def block_scores(self, hidden: torch.Tensor, block: slice) -> torch.Tensor:
         """Scores of a block of all labels, (B, size of the block)."""
         out = hidden.new_empty(len(hidden), block.stop - block.start)
-        table = self._rounded(self.labels.weights[block])
+        table = self._rounded(self.labels.weights[block, self.labels.columns])
         return self._score(hidden, table, self.labels.biases[block], out)
 
     def _score(self, hidden, table, biases, out):
@@ -345,16 +389,17 @@ class Network:
             yield self._kept[1]
             return
         weights, biases = self.labels.weights, self.labels.biases
+        own = self.labels.columns
         # All labels in order, as `FullSampler` proposes them, need no copy.
         everything = len(labels) == self.n_labels and (np.diff(labels) == 1).all()
         for start in range(0, len(labels), block):
             columns = slice(start, min(start + block, len(labels)))
             if everything:
-                yield columns, self._rounded(weights[columns]), biases[columns]
+                yield columns, self._rounded(weights[columns, own]), biases[columns]
             else:
-                ids = move(labels[columns], self.device)
-                table = self._rounded(weights.index_select(0, ids))
-                part = columns, table, biases.index_select(0, ids)
+                ids = labels[columns]
+                table = self._rounded(self.ends.take(ids, self.labels))
+                part = columns, table, biases.index_select(0, move(ids, self.device))
                 self._kept = (labels, part) if len(labels) <= block else None
                 yield part
 
@@ -392,7 +437,7 @@ class Network:
         rate: float,
     ) -> None:
         """Move a block of all labels; adds its part of d loss / d hidden to `out`."""
-        table = self._rounded(self.labels.weights[block])
+        table = self._rounded(self.labels.weights[block, self.labels.columns])
         self._update_shared(hidden, gradient, table, block, out, rate)
 
     def _update_shared(self, hidden, gradient, table, labels, out, rate):

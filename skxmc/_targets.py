@@ -66,6 +66,24 @@ def count_labels(Y):
     return counts
 
 
+def pace(Y):
+    """Epochs and rows in a batch, by what there is to learn from.
+
+    Labels that many rows have are learnt in fewer epochs, and of larger batches.
+    """
+    n_rows = Y.shape[0]
+    if n_rows >= 20_000 and Y.nnz >= 32 * np.count_nonzero(count_labels(Y)):
+        return 7, 256
+    return 10, int(np.clip(n_rows // 64, 8, 128))
+
+
+def count_epochs(max_iter, learning_rate, Y):
+    """`max_iter`; where it is None, what else is known."""
+    if max_iter is not None:
+        return max_iter
+    return pace(Y)[0] if isinstance(learning_rate, str) else max(1, np.size(learning_rate))
+
+
 def select_labels(Y, labels):
     """Columns of an indicator that hold all its entries, ascending; Y itself where that is all."""
     if len(labels) == Y.shape[1]:

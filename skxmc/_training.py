@@ -40,15 +40,10 @@ class _Worker:
         self.squares = [torch.zeros_like(a) for a in self.network.parameters()]
 
     def step_middle(self, gradients, rate):
-        """One step of Adagrad for the dense weights between the ends.
-
-        As torch.optim does it, whose bookkeeping takes longer than the step.
-        """
-        weights = self.network.parameters()
-        with torch.no_grad():
-            for weight, squares, gradient in zip(weights, self.squares, gradients, strict=True):
-                squares.addcmul_(gradient, gradient)
-                weight.addcdiv_(gradient, squares.sqrt().add_(1e-10), value=-rate)
+        """One step of Adagrad for the dense weights between the ends."""
+        arrays = zip(self.network.parameters(), self.squares, gradients, strict=True)
+        for weights, squares, gradient in arrays:
+            self.network.ends.adagrad(weights, squares, gradient, rate)
 
 
 def numbers(results):
@@ -274,16 +269,17 @@ class Trainer:
         many there are.
         """
         rate = self.rate(number)
-        net, rng = worker.network, worker.rng
+        rng = worker.rng
         proposals = [] if self.by_blocks else self.sampler.propose(rows, rng)
         proposals = [proposals] if isinstance(proposals, Proposal) else proposals
         shortlist = make_shortlist(self.Y, rows, proposals, rng, worker.slot, self.max_positives)
 
-        inputs = net.embed(self.X, rows).requires_grad_()  # (B, H0)
-        hidden = net.middle(inputs, self._dropout(rng))  # (B, H)
+        net = worker.network.thinned(self.dropout, rng)
+        inputs = net.embed(self.X, rows)  # (B, H0) of the units that take part
+        hidden, back = net.forward(inputs)  # (B, H) of these
         learn = self._learn_all if self.by_blocks else self._learn
-        *sums, back = learn(net, hidden.detach(), shortlist, rows, rate)  # back: (B, H)
-        grad_inputs, *grads = torch.autograd.grad(hidden, [inputs, *net.parameters()], back)
+        *sums, gradient = learn(net, hidden, shortlist, rows, rate)  # gradient: (B, H)
+        grad_inputs, *grads = back(gradient)
         net.update_features(self.X, rows, grad_inputs, rate)
         worker.step_middle(grads, MIDDLE_RATE * rate)
         return len(rows), *sums
@@ -304,12 +300,9 @@ class Trainer:
             more["log_expected"] = move(shortlist.log_expected, net.device)
         targets = targets.expand_as(scores)
         value, gradient = self.loss.value_and_gradient(scores, targets, weights, **more)
-        slopes = gradient[:, shortlist.n_positives :]
-        hardness = slopes.abs().sum()
-        active = slopes.count_nonzero() if self.loss.reports_active else 0
-        n_negatives = (weights[:, shortlist.n_positives :] != 0).sum()
-        back = net.update_labels(hidden, gradient, shortlist, rate)
-        return value, hardness, active, n_negatives, back
+        hardness, active, n = net.ends.summarize(gradient, weights, shortlist.n_positives)
+        active *= self.loss.reports_active
+        return value, hardness, active, n, net.update_labels(hidden, gradient, shortlist, rate)
 
     def _learn_all(self, net, hidden, shortlist, rows, rate):
         """The same against all labels, where the shortlist holds the positives alone."""
@@ -331,20 +324,6 @@ class Trainer:
             falls = self.schedule == "linear"
             return self.learning_rate * (1 - falls * number / (self.n_epochs * self.n_steps))
         return self.learning_rate * float(self.schedule[number // self.n_steps])
-
-    def _dropout(self, rng):
-        if not self.dropout:
-            return None
-        threshold = max(1, round(65536 * (1 - self.dropout)))
-
-        def mask(shape):
-            # 16 random bits for a unit: 64 come at once, and cheaper than a number in [0, 1).
-            size = int(np.prod(shape))
-            bits = rng.bit_generator.random_raw(-(-size // 4)).view(np.uint16)[:size]
-            kept = (bits < threshold) * np.float32(65536 / threshold)
-            return move(kept.reshape(shape), self.network.device)
-
-        return mask
 
     # -- what a sampler sees at a refresh --------------------------------------------------------
 

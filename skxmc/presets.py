@@ -92,7 +92,7 @@ def lightdxml(size: int | str, **parameters: Any) -> XMCClassifier:
         learning_rate=rate,
         batch_size=n_pairs,
     )
-    n_epochs = parameters.pop("max_iter", n_epochs)
+    n_epochs = parameters.pop("max_iter", None) or n_epochs
     settings = {
         **_PLAIN,
         "sampler": sampler,

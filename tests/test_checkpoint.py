@@ -265,7 +265,7 @@ def refused(folder, data, match, kind=ValueError, **parameters):
         ("loss is BinaryCrossEntropy there", {"loss": "softmax"}),
         ("positive_weight differs", {"positive_weight": np.ones(30)}),
         ("max_iter=5, not 8.*learning_rate='linear' goes by max_iter", {"max_iter": 8}),
-        ("dropout is 0.5 there and 0.1 here; early_stopping is False there",
+        ("dropout is 0.4 there and 0.1 here; early_stopping is False there",
          {"dropout": 0.1, "early_stopping": True}),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from skxmc import _kernels
 from skxmc._ends import FIRST_SQUARES, CompiledEnds, Rows, Table, TorchEnds
 from skxmc._training import make_shortlist
+from skxmc._units import SIZE, Units
 from skxmc.samplers import Proposal
 
 ENDS = [
@@ -28,9 +29,12 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 class Batch:
-    """Lists of (id, coefficient), a vector for each list, and a table; `places` for any ends."""
+    """Lists of (id, coefficient), a vector for each list, and a table; `places` for any ends.
 
-    def __init__(self, kind, lists, n_table, width, with_bias, order, seed):
+    Under dropout the vectors have numbers for some of the table's `columns` alone.
+    """
+
+    def __init__(self, kind, lists, n_table, width, with_bias, order, seed, dropout=0.0):
         rng = np.random.default_rng(seed)
         self.kind = kind
         # About a third of the coefficients lies below SKIP, some are 0, one is SKIP itself.
@@ -57,7 +61,10 @@ class Batch:
                 for i in self.rows
             ]
         n_bias = n_table if with_bias else 0
-        self.source = rng.standard_normal((len(self.lists), width), dtype=np.float32)
+        self.units = Units.draw(width, dropout, rng) if dropout else None
+        self.columns = np.arange(width) if self.units is None else self.units.columns
+        shape = (len(self.lists), len(self.columns))
+        self.source = rng.standard_normal(shape, dtype=np.float32)
         self.weights = rng.standard_normal((n_table, width), dtype=np.float32)
         self.biases = rng.standard_normal(n_bias, dtype=np.float32)
         self.squares = rng.random(n_table, dtype=np.float32) + np.float32(0.01)
@@ -70,7 +77,8 @@ class Batch:
 
     def table(self, ends):
         arrays = (self.weights, self.biases, self.squares, self.bias_squares)
-        return Table(*(torch.from_numpy(a.copy()).to(ends.device) for a in arrays))
+        tensors = (torch.from_numpy(a.copy()).to(ends.device) for a in arrays)
+        return Table(*tensors, units=self.units)
 
     def hidden(self, ends):
         return torch.from_numpy(self.source).to(ends.device)
@@ -86,10 +94,11 @@ def batches(draw, kinds=("padded", "rows")):
         draw(st.sampled_from(kinds)),
         lists,
         n_table,
-        width=draw(st.sampled_from([1, 2, 3, 17])),
+        width=draw(st.sampled_from([1, 2, 3, 17, 70])),
         with_bias=draw(st.booleans()),
         order=draw(st.lists(st.integers(0, 4), min_size=1, max_size=5)),
         seed=draw(st.integers(0, 2**16)),
+        dropout=draw(st.sampled_from([0.0, 0.3, 0.9])),
     )
 
 
@@ -105,7 +114,7 @@ def slow_gather_sum(batch):
     for i, places in enumerate(batch.lists):
         for row, coefficient in places:
             if row >= 0:
-                out[i] += float(coefficient) * batch.weights[row]
+                out[i] += float(coefficient) * batch.weights[row, batch.columns]
     return out
 
 
@@ -116,20 +125,23 @@ def slow_gather_dot(batch):
             score = 0.0
             if row >= 0:
                 score = float(batch.biases[row])
-                for a, b in zip(batch.source[i], batch.weights[row], strict=True):
+                for a, b in zip(batch.source[i], batch.weights[row, batch.columns], strict=True):
                     score += float(a) * float(b)
             out.append(score)
     return np.array(out)
 
 
 def slow_adagrad(batch, gradients, bias_gradients, rate):
-    """Row-wise Adagrad from dicts of row -> gradient; returns the four arrays, float64."""
+    """Row-wise Adagrad from dicts of row -> gradient; returns the four arrays, float64.
+
+    Columns that take no part have a gradient of 0.
+    """
     weights, biases, squares, bias_squares = (
         a.astype(float) for a in (batch.weights, batch.biases, batch.squares, batch.bias_squares)
     )
     for row, gradient in gradients.items():
-        squares[row] += sum(g * g for g in gradient) / len(gradient)
-        weights[row] -= rate * gradient / squares[row] ** 0.5
+        squares[row] += sum(g * g for g in gradient) / weights.shape[1]
+        weights[row, batch.columns] -= rate * gradient / squares[row] ** 0.5
         if len(biases):
             bias_squares[row] += bias_gradients[row] ** 2
             biases[row] -= rate * bias_gradients[row] / bias_squares[row] ** 0.5
@@ -149,7 +161,7 @@ def slow_gradients(batch, skip):
 
 
 def assert_updated(table, batch, expected, touched):
-    """The touched rows moved as expected, the others kept their very bits."""
+    """The touched rows moved as expected; others, and columns left out, kept their very bits."""
     before = (batch.weights, batch.biases, batch.squares, batch.bias_squares)
     after = (table.weights, table.biases, table.squares, table.bias_squares)
     still = np.setdiff1d(np.arange(len(batch.weights)), list(touched))
@@ -158,6 +170,9 @@ def assert_updated(table, batch, expected, touched):
         np.testing.assert_allclose(new, wanted, **CLOSE)
         if len(old):
             np.testing.assert_array_equal(bits(new[still]), bits(old[still]))
+    out = np.setdiff1d(np.arange(batch.weights.shape[1]), batch.columns)
+    new = table.weights.cpu().numpy()
+    np.testing.assert_array_equal(bits(new[:, out]), bits(batch.weights[:, out]))
 
 
 # --- the ends -------------------------------------------------------------------------------------
@@ -196,15 +211,17 @@ def test_scatter_is_one_step_of_row_wise_adagrad_for_each_row_held(make_ends, ba
 @pytest.mark.parametrize("make_ends", ENDS)
 @given(batch=batches(), data=st.data())
 def test_update_rows_is_one_step_of_row_wise_adagrad_for_the_rows_given(make_ends, batch, data):
-    n, width = batch.weights.shape
+    n, width = len(batch.weights), len(batch.columns)
+    block = data.draw(st.booleans())
     ids = data.draw(st.lists(st.integers(0, n - 1), unique=True, max_size=n))
+    ids = list(range(len(ids))) if block else ids
     rng = np.random.default_rng(len(ids))
     gradients = rng.standard_normal((len(ids), width), dtype=np.float32)
     bias_gradients = rng.standard_normal(len(ids) if len(batch.biases) else 0, dtype=np.float32)
     ends = make_ends()
     table = batch.table(ends)
     ends.update_rows(
-        np.array(ids, np.int32),
+        slice(0, len(ids)) if block else np.array(ids, np.int32),
         torch.from_numpy(gradients).to(ends.device),
         torch.from_numpy(bias_gradients).to(ends.device),
         table,
@@ -217,6 +234,17 @@ def test_update_rows_is_one_step_of_row_wise_adagrad_for_the_rows_given(make_end
         0.1,
     )
     assert_updated(table, batch, expected, ids)
+
+
+@pytest.mark.parametrize("make_ends", ENDS)
+@given(batch=batches(), data=st.data())
+def test_take_copies_table_rows_and_of_them_the_columns_that_take_part(make_ends, batch, data):
+    ids = data.draw(st.lists(st.integers(0, len(batch.weights) - 1), max_size=6))
+    ends = make_ends()
+    table = batch.table(ends)
+    out = ends.take(np.array(ids, np.int32), table).cpu().numpy()
+    np.testing.assert_array_equal(bits(out), bits(batch.weights[ids][:, batch.columns]))
+    assert not np.shares_memory(out, table.weights.cpu().numpy())
 
 
 @given(batch=batches())
@@ -257,6 +285,109 @@ def test_equal_calls_give_equal_bits(make_ends):
 
     for one, other in zip(run(), run(), strict=True):
         np.testing.assert_array_equal(bits(one), bits(other))
+
+
+# --- the layer, and dense weights -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make_ends", ENDS)
+@given(
+    width=st.sampled_from([1, 3, 40, 70]),
+    dropout=st.sampled_from([0.0, 0.4]),
+    spoiled=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_rectify_and_its_gradients_are_those_of_autograd(make_ends, width, dropout, spoiled, seed):
+    ends, rng = make_ends(), np.random.default_rng(seed)
+    units = Units.draw(width, dropout, rng) if dropout else None
+    columns, scale = (range(width), 1.0) if units is None else (units.columns, units.scale)
+    biases = torch.from_numpy(rng.standard_normal(width, dtype=np.float32)).to(ends.device)
+    shape = (4, len(columns))
+    inputs, gradient = (
+        torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(ends.device)
+        for _ in range(2)
+    )
+    if spoiled:
+        inputs[1, 0] = torch.nan
+    one, other = inputs.clone().requires_grad_(), biases.clone().requires_grad_()
+    expected = torch.relu(one + other[list(columns)]) * scale
+    out, back = ends.rectify(inputs, biases, units)
+    torch.testing.assert_close(out, expected.detach(), equal_nan=True)
+    if spoiled:  # what a step makes of NaN does not count: it ends the fit
+        return
+    for mine, his in zip(
+        back(gradient), torch.autograd.grad(expected, [one, other], gradient), strict=True
+    ):
+        torch.testing.assert_close(mine, his)
+
+
+@pytest.mark.parametrize("make_ends", ENDS)
+@pytest.mark.parametrize("shape", [(3,), (4, 5)])
+def test_dense_weights_move_as_adagrad_of_torch_moves_them(make_ends, shape):
+    ends, rng = make_ends(), np.random.default_rng(0)
+    start = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(ends.device)
+    weights, squares = start.clone().requires_grad_(), torch.zeros_like(start)
+    theirs = start.clone().requires_grad_()
+    optimiser = torch.optim.Adagrad([theirs], lr=0.3)
+    for _ in range(3):
+        gradient = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(ends.device)
+        theirs.grad = gradient
+        optimiser.step()
+        ends.adagrad(weights, squares, gradient, 0.3)
+        torch.testing.assert_close(weights, theirs)
+
+
+@pytest.mark.parametrize("make_ends", ENDS)
+@given(n=st.integers(1, 4), m=st.integers(1, 40), seed=st.integers(0, 99), data=st.data())
+def test_summarize_counts_what_stands_behind_the_positives(make_ends, n, m, seed, data):
+    first = data.draw(st.integers(0, m))
+    rng = np.random.default_rng(seed)
+    gradient = rng.choice(np.array([0, 0.5, -2, 1e-30], np.float32), (n, m))
+    weights = rng.choice(np.array([0, 1, 3], np.float32), (n, m))
+    ends = make_ends()
+    tensors = (torch.from_numpy(a).to(ends.device) for a in (gradient, weights))
+    total, n_active, n_weights = ends.summarize(*tensors, first)
+    assert float(total) == pytest.approx(abs(gradient[:, first:]).sum())
+    assert int(n_active) == np.count_nonzero(gradient[:, first:])
+    assert int(n_weights) == np.count_nonzero(weights[:, first:])
+
+
+# --- which units take part ------------------------------------------------------------------------
+
+
+@given(
+    width=st.integers(1, 700),
+    dropout=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**16),
+)
+def test_units_are_blocks_apart_and_some_always_take_part(width, dropout, seed):
+    units = Units.draw(width, dropout, np.random.default_rng(seed))
+    columns = units.columns
+    np.testing.assert_array_equal(columns, np.unique(columns))
+    assert len(columns) == units.n > 0
+    assert columns[-1] < width
+    spans = units.spans.astype(int)
+    assert (spans[:, 0] < spans[:, 1]).all()
+    assert (spans[1:, 0] > spans[:-1, 1]).all()  # else it would be one
+    size = min(SIZE, max(1, width // 16))
+    np.testing.assert_array_equal(spans[:, 0] % size, 0)
+    assert all(stop % size == 0 or stop == width for stop in spans[:, 1])
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.4, 0.5, 0.97])
+@pytest.mark.parametrize("width", [5, 16, 100, 512])
+def test_each_unit_takes_part_as_often_as_dropout_says_and_its_mean_stays(width, dropout):
+    rng, n = np.random.default_rng(0), 4000
+    counts, mean = np.zeros(width), np.zeros(width)
+    for _ in range(n):
+        units = Units.draw(width, dropout, rng)
+        counts[units.columns] += 1
+        mean[units.columns] += units.scale / n
+    n_blocks = -(-width // min(SIZE, max(1, width // 16)))
+    share = max(1 - dropout, 1 / n_blocks)  # one block at least
+    spread = 5 * np.sqrt(share * (1 - share) / n)
+    np.testing.assert_allclose(counts / n, share, atol=spread)
+    np.testing.assert_allclose(mean, 1, atol=spread / share)
 
 
 def test_training_starts_from_the_same_small_sum_of_squares_everywhere():

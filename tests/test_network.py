@@ -16,6 +16,7 @@ from skxmc._network import NEGLIGIBLE, Network, Weights, hidden_vectors
 from skxmc._shortlist import Shortlist
 from skxmc._threads import blocks, count_threads, for_each
 from skxmc._training import MIDDLE_RATE, Trainer
+from skxmc._units import Units
 from skxmc.losses import BinaryCrossEntropy
 from skxmc.samplers import Problem, Proposal, Sampler, UniformSampler
 
@@ -174,7 +175,7 @@ class Fixed(Sampler):
 
 
 def one_step(weights, X, kind, ends, dropout, monkeypatch):
-    """Train on one batch; returns what changed, and what the step drew."""
+    """Train on one batch; returns what changed, and what the step drew: labels, and masks."""
     network = Network(copy.deepcopy(weights))
     network.ends = ends
     Y = make_labels()
@@ -191,13 +192,16 @@ def one_step(weights, X, kind, ends, dropout, monkeypatch):
         shortlists.append(make_shortlist(*args, **kwargs))
         return shortlists[-1]
 
-    def record_dropout(rng):
-        draw = make_dropout(rng)
-        return draw and (lambda shape: masks.append(draw(shape)) or masks[-1])
+    def record_units(width, *args):
+        units = draw(width, *args)
+        mask = torch.zeros(width)
+        mask[units.columns] = units.scale
+        masks.append(mask)
+        return units
 
-    make_shortlist, make_dropout = _training.make_shortlist, trainer._dropout
+    make_shortlist, draw = _training.make_shortlist, Units.draw
     monkeypatch.setattr(_training, "make_shortlist", record_shortlist)
-    monkeypatch.setattr(trainer, "_dropout", record_dropout)
+    monkeypatch.setattr(Units, "draw", record_units)
     rows = np.random.default_rng(1).permutation(N_ROWS)[:8]
     _, value, *_ = trainer.step(worker, rows, 0)
     return network.weights(), value, rows, shortlists[0], masks
@@ -247,14 +251,19 @@ def test_what_a_step_does_not_touch_keeps_its_very_bits(make_ends, monkeypatch):
     np.testing.assert_array_equal(moved.label_biases[labels], weights.label_biases[labels])
 
 
-def test_dropout_leaves_out_its_share_and_keeps_the_mean():
-    trainer = Trainer(
-        Network(make_weights()), make_matrix("sparse")[0], make_problem(make_labels()), Fixed(),
-        BinaryCrossEntropy(), n_epochs=1, learning_rate=RATE, dropout=0.25,
-    )  # fmt: skip
-    mask = trainer._dropout(np.random.default_rng(0))((200, 100)).numpy()
-    assert set(np.unique(mask)) == {0, np.float32(1 / 0.75)}
-    assert (mask == 0).mean() == pytest.approx(0.25, abs=5 * np.sqrt(0.25 * 0.75 / mask.size))
+@pytest.mark.parametrize("make_ends", [CompiledEnds, TorchEnds])
+def test_units_that_a_step_leaves_out_keep_their_very_bits(make_ends, monkeypatch):
+    weights = make_weights((8, 8))
+    X, _ = make_matrix("sparse")
+    moved, *_, masks = one_step(weights, X, "both", make_ends(), 0.5, monkeypatch)
+    first, last = (mask.numpy() == 0 for mask in masks)
+    assert 0 < first.sum() < 8
+    np.testing.assert_array_equal(moved.features[:, first], weights.features[:, first])
+    np.testing.assert_array_equal(moved.labels[:, last], weights.labels[:, last])
+    np.testing.assert_array_equal(moved.hidden[0][first], weights.hidden[0][first])
+    np.testing.assert_array_equal(moved.hidden[0][:, last], weights.hidden[0][:, last])
+    for mask, now, before in zip(masks, moved.hidden_biases, weights.hidden_biases, strict=True):
+        np.testing.assert_array_equal(now[mask == 0], before[mask == 0])
 
 
 @pytest.mark.parametrize("make_ends", [CompiledEnds, TorchEnds])

@@ -46,6 +46,7 @@ LEVELS = {
     "_products": 0,
     "_device_memory": 0,
     "_threads": 0,
+    "_units": 0,
     "losses": 1,
     "metrics": 0,
     "datasets": 0,

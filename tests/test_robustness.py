@@ -231,12 +231,12 @@ def test_a_rate_100_times_too_large_stays_finite(data, sampler, loss):
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS, "mips+uniform"])
 @pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize(("scale", "when"), [(1e12, " in epoch 1"), (1e30, "")])
-def test_huge_features_are_an_error_with_its_remedy(data, sampler, dense, scale, when):
+@pytest.mark.parametrize("scale", [1e12, 1e30])
+def test_huge_features_are_an_error_with_its_remedy(data, sampler, dense, scale):
     X, Y = data
     X = X * scale
     clf = xmc(sampler, max_iter=2, n_estimators=2, n_jobs=2)
-    remedy = rf"diverged{when}: .*length {scale:.3g}, and .*normalize".replace("+", r"\+")
+    remedy = rf"diverged in epoch 1: .*length {scale:.3g}, and .*normalize".replace("+", r"\+")
     with pytest.raises(ValueError, match=remedy):
         clf.fit(X.toarray() if dense else X, Y)
     assert fitted_names(clf) == set()

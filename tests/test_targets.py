@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from sklearn.utils.multiclass import check_classification_targets
 
 from skxmc import XMCClassifier
-from skxmc._targets import encode_targets
+from skxmc._targets import count_epochs, encode_targets, pace
 
 MANY = {
     "integers": np.arange(60)[::-1] * 7,
@@ -53,3 +53,39 @@ def test_floats_of_many_values_are_asked_about_as_scikit_learn_does():
 def test_what_is_no_class_is_refused(y, message):
     with pytest.raises(ValueError, match=f"Unknown label type: {message}"):
         encode_targets(y)
+
+
+def indicator(n_rows, n_labels, per_row):
+    """Each row has that many labels, all labels equally often, and a last label no row."""
+    flat = np.arange(n_rows * per_row) % n_labels
+    indptr = np.arange(n_rows + 1) * per_row
+    return sp.csr_array((np.ones(len(flat)), flat, indptr), shape=(n_rows, n_labels + 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((20_000, 625, 1), (7, 256)),
+        ((19_999, 100, 1), (10, 128)),
+        ((20_000, 626, 1), (10, 128)),
+        ((20_000, 1250, 2), (7, 256)),
+        ((640, 100, 1), (10, 10)),
+        ((3, 2, 1), (10, 8)),
+    ],
+)
+def test_the_pace_goes_by_rows_and_by_rows_a_label(shape, expected):
+    Y = indicator(*shape)
+    assert pace(Y) == expected
+    assert count_epochs(None, "linear", Y) == expected[0]
+    assert count_epochs(4, "linear", Y) == 4
+    assert count_epochs(None, [1, 0.5, 0.25], Y) == 3
+
+
+def test_factors_say_how_many_epochs_where_max_iter_does_not():
+    X, y = np.eye(30, dtype=np.float32), np.arange(30) % 5
+    clf = XMCClassifier(hidden_layer_sizes=(4,), learning_rate=[1, 0.5], n_jobs=1).fit(X, y)
+    assert clf.n_iter_ == len(clf.loss_curve_) == 2
+    assert XMCClassifier(hidden_layer_sizes=(4,), n_jobs=1).fit(X, y).n_iter_ == 10
+    for rate in ([], 0.5, [[1, 2]], ["a"]):
+        with pytest.raises(ValueError, match="learning_rate"):
+            XMCClassifier(learning_rate=rate).fit(X, y)

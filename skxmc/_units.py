@@ -1,0 +1,50 @@
+"""Dropout by batch: which hidden units take part in a step, the same for all rows of the batch.
+
+Units come and go in blocks, so that what is left of a table row lies in few pieces of memory, and
+a step reads, multiplies and writes nothing of the units that it leaves out. The larger the blocks,
+the less a step costs, and the less labels of few rows learn.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIZE = 32  # units of a block, where a layer is wide enough for many
+
+
+class Units(NamedTuple):
+    """The units of a layer that take part."""
+
+    spans: NDArray[np.uint64]  # (n, 2): first and last + 1, ascending and apart
+    scale: float = 1.0  # what makes up for the others
+
+    @classmethod
+    def all(cls, width: int) -> Units:
+        """All units of a layer."""
+        return cls(np.array([[0, width]], np.uint64))
+
+    @classmethod
+    def draw(cls, width: int, dropout: float, rng: np.random.Generator) -> Units:
+        """Some of the blocks of a layer: each with probability 1 - dropout, and at least one."""
+        size = min(SIZE, max(1, width // 16))
+        n_blocks = -(-width // size)
+        share = max(n_blocks * (1 - dropout), 1.0)
+        n = int(share + rng.random())  # the next lower or higher, and share on average
+        kept = np.zeros(n_blocks + 2, np.int8)
+        kept[1 + rng.permutation(n_blocks)[:n]] = 1
+        turns = np.flatnonzero(np.diff(kept))  # where spans begin and end, by turns
+        spans = np.minimum(turns.reshape(-1, 2) * size, width).astype(np.uint64)
+        return cls(spans, n_blocks / share)
+
+    @property
+    def n(self) -> int:
+        """How many take part."""
+        return int((self.spans[:, 1] - self.spans[:, 0]).sum())
+
+    @property
+    def columns(self) -> NDArray[np.int64]:
+        """Their numbers, (n,)."""
+        return np.concatenate([np.arange(*span, dtype=np.int64) for span in self.spans])
