@@ -24,6 +24,10 @@ class Ours:
     """XMCClassifier."""
 
     def __init__(self, seed, threads, **settings):
+        # Which skxmc imports when a fit needs them: no method's imports are on the clock.
+        import numba  # noqa: F401
+        import torch  # noqa: F401
+
         from skxmc import XMCClassifier
 
         self.model = XMCClassifier(**{"n_jobs": threads, "random_state": seed, **settings})
