@@ -68,10 +68,10 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         as members, the same seed gives the same bits.
     max_iter : int or None, default=None
         Epochs: how often each row is visited. None: as many as `learning_rate` has factors, or 10,
-        or 7 where there are 20,000 rows and 32 rows a label that has any, on average.
+        or 6 where there are 4,000 rows and on average 32 of a label, labels without any aside.
     batch_size : int or None, default=None
-        Rows in a step. None: 128, fewer where there are fewer than 8,192 rows, 256 where `max_iter`
-        None would mean 7.
+        Rows in a step. None: a 64th of the rows, between 8 and 128, or 256 where `max_iter` None
+        would mean 6.
     positive_weight : {None, "propensity", "class-balanced"}, float or array-like, default=0.5
         How much a positive of each label weighs in the loss, scaled to mean 1: None, all alike;
         "propensity", ``2 / p - 1`` with p of :func:`skxmc.metrics.propensities` [P]_; a float, that

@@ -69,12 +69,12 @@ def count_labels(Y):
 def pace(Y):
     """Epochs and rows in a batch, by what there is to learn from.
 
-    Labels that many rows have are learnt in fewer epochs, and of larger batches.
+    Labels that many rows have are learnt in fewer epochs, and of larger batches: what more would
+    teach are the training rows themselves. Few rows make few steps as it is.
     """
-    n_rows = Y.shape[0]
-    if n_rows >= 20_000 and Y.nnz >= 32 * np.count_nonzero(count_labels(Y)):
-        return 7, 256
-    return 10, int(np.clip(n_rows // 64, 8, 128))
+    n_rows, n_seen = Y.shape[0], np.count_nonzero(count_labels(Y))
+    n_epochs, most = (6, 256) if n_rows >= 4_000 and Y.nnz >= 32 * n_seen else (10, 128)
+    return n_epochs, int(np.clip(n_rows // 64, 8, most))
 
 
 def count_epochs(max_iter, learning_rate, Y):
