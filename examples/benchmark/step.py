@@ -19,7 +19,7 @@ PARTS = [
     (UnionSampler, "propose"),
     (_training, "make_shortlist"),
     (Network, "embed"),
-    (Network, "middle"),
+    (Network, "forward"),
     (Network, "scores"),
     (BinaryCrossEntropy, "value_and_gradient"),
     (Network, "update_labels"),
