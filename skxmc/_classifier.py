@@ -24,12 +24,7 @@ from skxmc._device_memory import explaining_prediction
 from skxmc._fitting import Fitting
 from skxmc._format import FORMAT, own_version, refuse_newer
 from skxmc._index import ExactIndex
-from skxmc._inputs import (
-    as_rows,
-    check_k,
-    find_device,
-    rate_factors,
-)
+from skxmc._inputs import as_rows, check_k, find_device, rate_factors
 from skxmc._interrupt import Interrupt, all_or_nothing
 from skxmc._network import Network
 from skxmc._prediction import Ranking, as_csr, probabilities

@@ -107,6 +107,10 @@ class Table:
             return slice(None)
         return move(self.units.columns, self.weights.device)
 
+    def part(self, rows: slice = slice(None)) -> torch.Tensor:
+        """Of these rows, the columns that take part: a view where all do."""
+        return self.weights[rows, self.columns]
+
     def prepare_training(self) -> None:
         """Start from a small sum of squares: else a first gradient of any size is a full step."""
         self.squares = torch.full_like(self.weights[:, 0], FIRST_SQUARES)

@@ -250,7 +250,7 @@ def begin(
     """
     seeds = [seed, *np.random.SeedSequence(seed).generate_state(n_members - 1).tolist()]
     in_Y = count_labels(Y)
-    batch_size = batch_size or pace(Y)[1]
+    batch_size = batch_size or pace(in_Y, Y.shape[0])[1]
     Y = Rows.of(Y, values=False)
     problems = [
         Problem(

@@ -284,8 +284,7 @@ class Network:
         """Rows x feature table, (B, H0)."""
         if isinstance(X, Rows):
             return self.ends.gather_sum(self.ends.places(X, rows), self.features)
-        table = self.features.weights[:, self.features.columns]
-        return product(self._rounded(self._dense(X, rows)), self._rounded(table))
+        return product(self._rounded(self._dense(X, rows)), self._rounded(self.features.part()))
 
     def _dense(self, X, rows):
         return move(X[rows], self.device)  # fancy indexing copies
@@ -349,7 +348,9 @@ class Network:
     def _unit_matrix(self):
         """The same to the last digit, where there is time: threads may have moved R meanwhile."""
         matrix = self.residual[0].detach()
-        return matrix if self.top_direction is None else matrix / torch.linalg.norm(matrix, 2)
+        if self.top_direction is None or not torch.isfinite(matrix).all():  # then no norm is known
+            return matrix
+        return matrix / torch.linalg.norm(matrix, 2)
 
     def hidden(self, X: Rows | np.ndarray, rows: np.ndarray) -> torch.Tensor:
         """Hidden vectors for prediction, (B, H)."""
@@ -372,7 +373,7 @@ class Network:
     def block_scores(self, hidden: torch.Tensor, block: slice) -> torch.Tensor:
         """Scores of a block of all labels, (B, size of the block)."""
         out = hidden.new_empty(len(hidden), block.stop - block.start)
-        table = self._rounded(self.labels.weights[block, self.labels.columns])
+        table = self._rounded(self.labels.part(block))
         return self._score(hidden, table, self.labels.biases[block], out)
 
     def _score(self, hidden, table, biases, out):
@@ -388,14 +389,13 @@ class Network:
         if self._kept is not None and self._kept[0] is labels:
             yield self._kept[1]
             return
-        weights, biases = self.labels.weights, self.labels.biases
-        own = self.labels.columns
+        biases = self.labels.biases
         # All labels in order, as `FullSampler` proposes them, need no copy.
         everything = len(labels) == self.n_labels and (np.diff(labels) == 1).all()
         for start in range(0, len(labels), block):
             columns = slice(start, min(start + block, len(labels)))
             if everything:
-                yield columns, self._rounded(weights[columns, own]), biases[columns]
+                yield columns, self._rounded(self.labels.part(columns)), biases[columns]
             else:
                 ids = labels[columns]
                 table = self._rounded(self.ends.take(ids, self.labels))
@@ -437,7 +437,7 @@ class Network:
         rate: float,
     ) -> None:
         """Move a block of all labels; adds its part of d loss / d hidden to `out`."""
-        table = self._rounded(self.labels.weights[block, self.labels.columns])
+        table = self._rounded(self.labels.part(block))
         self._update_shared(hidden, gradient, table, block, out, rate)
 
     def _update_shared(self, hidden, gradient, table, labels, out, rate):

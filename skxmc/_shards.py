@@ -72,8 +72,7 @@ class ShardedNetwork(Network):
             own = self._here(X, rows)
             return self.ranks.add(super().embed(own, np.arange(len(rows))))
         own = self._dense(X[:, self.feature_span.slice], rows)
-        table = self.features.weights[:, self.features.columns]
-        return self.ranks.add(product(self._rounded(own), self._rounded(table)))
+        return self.ranks.add(product(self._rounded(own), self._rounded(self.features.part())))
 
     def scores(self, hidden, shortlist):
         """Scores of the shortlist, (B, r + s)."""

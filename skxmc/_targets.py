@@ -66,14 +66,14 @@ def count_labels(Y):
     return counts
 
 
-def pace(Y):
-    """Epochs and rows in a batch, by what there is to learn from.
+def pace(counts, n_rows):
+    """Epochs and rows in a batch, by what there is to learn from: labels of so many rows, (L,).
 
     Labels that many rows have are learnt in fewer epochs, and of larger batches: what more would
     teach are the training rows themselves. Few rows make few steps as it is.
     """
-    n_rows, n_seen = Y.shape[0], np.count_nonzero(count_labels(Y))
-    n_epochs, most = (6, 256) if n_rows >= 4_000 and Y.nnz >= 32 * n_seen else (10, 128)
+    many = counts.sum() >= 32 * np.count_nonzero(counts)
+    n_epochs, most = (6, 256) if n_rows >= 4_000 and many else (10, 128)
     return n_epochs, int(np.clip(n_rows // 64, 8, most))
 
 
@@ -81,7 +81,9 @@ def count_epochs(max_iter, learning_rate, Y):
     """`max_iter`; where it is None, what else is known."""
     if max_iter is not None:
         return max_iter
-    return pace(Y)[0] if isinstance(learning_rate, str) else max(1, np.size(learning_rate))
+    if not isinstance(learning_rate, str):
+        return max(1, np.size(learning_rate))
+    return pace(count_labels(Y), Y.shape[0])[0]
 
 
 def select_labels(Y, labels):

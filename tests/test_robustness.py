@@ -261,9 +261,12 @@ class Spoiling(Loss):
     poison = np.nan
 
 
-def test_a_weight_that_is_not_finite_is_found_at_the_end(data):
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_weight_that_is_not_finite_is_found_at_the_end(data, residual, early_stopping):
     X, Y = data
     clf = xmc(loss=Spoiling(), max_iter=1, batch_size=300, dropout=0.0)
+    clf.set_params(residual=residual, early_stopping=early_stopping)
     with pytest.raises(ValueError, match=r"diverged: a weight is not finite\. Lower learning_rate"):
         clf.fit(X, Y)
     assert fitted_names(clf) == set()

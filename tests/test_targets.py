@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from sklearn.utils.multiclass import check_classification_targets
 
 from skxmc import XMCClassifier
-from skxmc._targets import count_epochs, encode_targets, pace
+from skxmc._targets import count_epochs, count_labels, encode_targets, pace
 
 MANY = {
     "integers": np.arange(60)[::-1] * 7,
@@ -77,7 +77,7 @@ def indicator(n_rows, n_labels, per_row):
 )
 def test_the_pace_goes_by_rows_and_by_rows_a_label(shape, expected):
     Y = indicator(*shape)
-    assert pace(Y) == expected
+    assert pace(count_labels(Y), Y.shape[0]) == expected
     assert count_epochs(None, "linear", Y) == expected[0]
     assert count_epochs(4, "linear", Y) == 4
     assert count_epochs(None, [1, 0.5, 0.25], Y) == 3
