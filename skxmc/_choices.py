@@ -1,13 +1,16 @@
-"""What a fit chooses by rows that it has not trained on: tail bias and weight of late fusion."""
+"""What a fit chooses by rows that it has not trained on: tail bias, weights of votes and fusion."""
 
 import numpy as np
 
 from skxmc._lazy import torch
-from skxmc._prediction import fuse, side_by_side
+from skxmc._neighbors import mix, scores_of
+from skxmc._network import hidden_vectors
+from skxmc._ranking import fuse, side_by_side
 from skxmc.metrics._ranking import _hits
 
 CANDIDATES = 50  # labels of a row that may be its best under a tail bias
 TAIL_BIASES = (-0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
+NEIGHBOR_WEIGHTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 FUSION_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0)
 
 
@@ -58,6 +61,29 @@ def _candidates(predictor, X, n_rows, offsets):
     labels, scores, twice, _ = side_by_side(*zip(*found, strict=True))
     scores[:, 1:][twice] = -np.inf
     return labels, scores
+
+
+def choose_neighbor_weight(held_out, seen):
+    """The weight of the neighbours' votes that ranks best; of several alike the least.
+
+    Parameters
+    ----------
+    held_out : iterable of (Predictor, Neighbors, X, Y)
+        Rows, and who has not trained on them.
+    seen : ndarray of shape (L,)
+        Which columns of Y the predictor's labels are.
+    """
+    precision = {weight: [] for weight in (0.0, *NEIGHBOR_WEIGHTS)}
+    for predictor, neighbors, X, Y in held_out:
+        n = min(5, len(seen))
+        ranking = predictor.topk(X, Y.shape[0], n)
+        hidden = hidden_vectors(predictor.network, X, np.arange(Y.shape[0]), predictor.n_threads)
+        votes = neighbors.votes(hidden, predictor.n_threads)
+        scores = scores_of(predictor.network, hidden, votes)
+        for weight, rows in precision.items():
+            labels = mix(ranking, votes, scores, weight, n)[0]
+            rows.append(_row_precision(Y, seen[labels]))
+    return max(precision, key=lambda weight: np.concatenate(precision[weight]).mean())
 
 
 def choose_fusion(held_out):

@@ -21,15 +21,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skxmc._callbacks import CallbackSupportMixin
 from skxmc._checkpoint import Checkpoint
 from skxmc._device_memory import explaining_prediction
-from skxmc._fitting import Fitting
+from skxmc._fitting import NO_NEIGHBORS, Fitting
 from skxmc._format import FORMAT, own_version, refuse_newer
 from skxmc._index import ExactIndex
 from skxmc._inputs import as_rows, check_k, find_device, rate_factors
 from skxmc._interrupt import Interrupt, all_or_nothing
+from skxmc._neighbors import Neighbors
 from skxmc._network import Network
-from skxmc._prediction import Ranking, as_csr, probabilities
+from skxmc._prediction import as_csr, probabilities
 from skxmc._predictor import UNSEEN, Kept, Predictor
 from skxmc._products import DTYPES
+from skxmc._ranking import Ranking
 from skxmc._targets import count_epochs, count_labels, encode_targets
 from skxmc._threads import count_threads
 from skxmc._typing import MatrixLike
@@ -98,6 +100,15 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         weight of highest mean P@1, P@3 and P@5 on `validation_fraction` of the rows, which are held
         out. `predict_topk`, `decision_function` with `top_k`, and `score` of an indicator y rank
         so; dense scores, probabilities and `predict` remain the classifier's.
+    neighbor_weight : float in [0, 1) or "auto", default="auto"
+        Rank by ``(1 - neighbor_weight) * sigmoid(score) + neighbor_weight * vote``, where 32
+        training rows vote with their labels: those whose hidden vectors point most nearly the way
+        of the row's, the nearer the more [K]_. "auto": of 0, 0.05 ... 0.4 the weight of the highest
+        mean P@1, P@3 and P@5 on the rows by which `tail_bias` is chosen; 0 for a 1-d y, below 1,000
+        rows, with `late_fusion`, and with the sampler "label-embedding". It takes effect where
+        `tail_bias` does; dense scores, probabilities and `predict` remain the network's. The model
+        then holds up to 192 numbers and the labels of each training row, of 262,144 at most.
+        `partial_fit` keeps no rows.
     top_k : int or None, default=None
         What `decision_function` and `predict_proba` return: None for dense arrays (n, n_labels);
         k for a `csr_array` that holds the k best labels of each row.
@@ -152,6 +163,15 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         What `tail_bias` was in `fit`, or what "auto" chose.
     late_fusion_ : float or None
         The weight of the classifier that `predict_topk` uses.
+    neighbor_weight_ : float
+        The weight of the votes that `predict_topk` uses; 0 where no rows are kept. Set it to 0, and
+        the network ranks alone, in less time.
+    neighbor_axes_ : ndarray of shape (H, D), float32, or None
+        The axes along which hidden vectors are compared, D at most 192.
+    neighbor_vectors_ : ndarray of shape (n_kept, D), float32, or None
+        Unit vectors: the training rows along these axes.
+    neighbor_labels_ : tuple of ndarray of shape (n_kept + 1,) and (n_entries,), or None
+        The labels of these rows, as columns of y: ``indptr`` and ``indices`` of a CSR matrix.
     shortlist_size_ : int or None
         Scores count for so many labels of nearest embeddings, at least 100; None: for all.
     loss_curve_ : list of float
@@ -189,6 +209,9 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
     .. [C] Mishra et al., "Light-weight deep extreme multilabel classification", IJCNN 2023.
     .. [G] Graham, Reizenstein and Robinson, "Efficient batchwise dropout training using
        submatrices", arXiv:1502.02478, 2015.
+    .. [K] Khandelwal et al., "Generalization through memorization: nearest neighbor language
+       models", ICLR 2020; of labels, Wang et al., "Retrieval-augmented encoders for extreme
+       multi-label text classification", arXiv:2502.10615, 2025.
     .. [P] Qaraei et al., "Convex surrogates for unbiased loss functions in extreme classification
        with missing labels", WWW 2021.
 
@@ -227,6 +250,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "late_fusion": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"}), None],
+        "neighbor_weight": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
         "top_k": [Interval(Integral, 1, None, closed="left"), None],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -262,6 +286,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         learning_rate_init: float = 0.1,
         dropout: float = 0.4,
         late_fusion: float | Literal["auto"] | None = None,
+        neighbor_weight: float | Literal["auto"] = "auto",
         top_k: int | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -287,6 +312,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         self.learning_rate_init = learning_rate_init
         self.dropout = dropout
         self.late_fusion = late_fusion
+        self.neighbor_weight = neighbor_weight
         self.top_k = top_k
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -339,6 +365,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         go_on = self.warm_start and self._is_fitted()
         X, y = self._validate(X, y, reset=not go_on)
         Y, classes, kind = encode_targets(y, self.classes_ if go_on else None)
+        weight = self._resolve_neighbor_weight(kind)
         n_epochs = count_epochs(self.max_iter, self.learning_rate, Y)
         factors = rate_factors(self.learning_rate, n_epochs)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -346,18 +373,20 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         if self.checkpoint is not None:
             saved = self._open_checkpoint()
             seed = saved.check(self._parameters(), self.random_state, n_epochs, seed, X, Y)
-        rows, Y, n_rows, held_out, passed_over = self._hold_out(X, Y, kind, seed)
+        rows, Y, n_rows, held_out, passed_over = self._hold_out(X, Y, kind, seed, weight)
         counts = count_labels(Y)
         ensemble, seen = self._begin(
             rows, Y, counts, n_rows, seed, factors, n_epochs, go_on, passed_over
         )
+        weight = self._resolve_neighbor_weight(kind, ensemble.shortlist_size)
         self.classes_, self._kind = (self.classes_ if go_on else classes), kind
         tasks = self._start(ensemble, seen, X, y, go_on)
         with Interrupt(self._holds_interrupts) as interrupt:
             watched = held_out if self.early_stopping else None
             self._train(ensemble, watched, seen, tasks, interrupt, saved)
-            self._choose_tail_bias(ensemble, held_out, seen, Y)
+            neighbors = self._choose(ensemble, held_out, seen, Y, weight, seed)
             self._store(ensemble, seen)
+            self._keep_neighbors(neighbors, seen)
             self._choose_fusion(held_out)
         tasks.end()
         if saved and interrupt.how is None:
@@ -456,7 +485,8 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         labels : ndarray of shape (n_samples, min(k, n_labels))
             Entries of `classes_`, best first; ties go to the one that stands first in `classes_`.
         scores : ndarray of shape (n_samples, min(k, n_labels)), float32
-            The logits of these labels, as in `decision_function`; with `late_fusion` the sums.
+            The logits of these labels, as in `decision_function`; with `late_fusion` the sums;
+            where neighbours vote, the log odds of the mixture.
 
         Raises
         ------
@@ -471,7 +501,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         """Rank by what is there to rank by; `plain`: by the classifier's scores alone."""
         k = min(check_k(k), len(self.classes_))
         if plain:
-            return self._predictor(X).topk(X, X.shape[0], k)
+            return replace(self._predictor(X), neighbors=None).topk(X, X.shape[0], k)
         bias = self.tail_bias_ if self.tail_bias == "auto" else self.tail_bias
         return self._predictor(X, bias).topk(X, X.shape[0], k, self.late_fusion_)
 
@@ -576,6 +606,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         parts = (
             self.feature_weights_, *self.hidden_weights_, *self.hidden_biases_, self.label_weights_,
             self.label_biases_, self.residual_, self.label_embeddings_, tail_bias, self.device,
+            self.neighbor_weight_, self.neighbor_vectors_,
         )  # fmt: skip
         predictor = self._kept.get(parts, lambda: self._make_predictor(tail_bias))
         n_threads = count_threads(self.n_jobs, X.shape[0], 1_000)
@@ -588,7 +619,12 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         device, n_bytes = find_device(self.device), self.label_weights_.nbytes
         with explaining_prediction(device, n_bytes + self.feature_weights_.nbytes):
             network = Network(self._weights(biases), device)
-        labels = network.labels
+        labels, neighbors = network.labels, None
+        if self.neighbor_weight_:
+            neighbors = Neighbors.load(
+                network, self.neighbor_axes_, self.neighbor_vectors_, *self.neighbor_labels_,
+                len(self.classes_), self.neighbor_weight_,
+            )  # fmt: skip
         return Predictor(
             network,
             self.label_biases_ > UNSEEN,
@@ -596,6 +632,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
             self.label_embeddings_,
             self.shortlist_size_,
             ExactIndex().build(labels.weights, labels.biases),
+            neighbors,
         )
 
     def __getstate__(self):
@@ -609,8 +646,9 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         state = dict(state)
         form, written_by = state.pop("_skxmc_format", 1), state.pop("_skxmc_version", None)
         refuse_newer(form, written_by, "The pickled XMCClassifier")
-        state.setdefault("compute_dtype", "float32")  # of pickles from before there was one
+        state = {"compute_dtype": "float32", "neighbor_weight": 0.0, **state}  # of older pickles
         if "_kind" in state:
+            state = {**NO_NEIGHBORS, **state}
             self._kept = Kept()
         super().__setstate__(state)
 

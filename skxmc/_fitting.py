@@ -9,7 +9,7 @@ from sklearn.utils.validation import validate_data
 
 from skxmc._callbacks import Tasks
 from skxmc._checkpoint import CheckpointFile, encode
-from skxmc._choices import choose_fusion, choose_tail_bias
+from skxmc._choices import choose_fusion, choose_neighbor_weight, choose_tail_bias
 from skxmc._ensemble import Whole, begin, spread
 from skxmc._inputs import (
     HeldOut,
@@ -20,6 +20,7 @@ from skxmc._inputs import (
     sample_rows,
     take,
 )
+from skxmc._neighbors import Voters
 from skxmc._network import Weights
 from skxmc._predictor import UNSEEN, Kept
 from skxmc._targets import (
@@ -38,6 +39,11 @@ from skxmc.samplers import make_sampler
 CURVES = (
     "loss_curve_", "hardness_curve_", "epoch_seconds_", "active_fraction_", "validation_scores_",
 )  # fmt: skip
+
+NO_NEIGHBORS = {
+    "neighbor_weight_": 0.0, "neighbor_axes_": None, "neighbor_vectors_": None,
+    "neighbor_labels_": None,
+}  # fmt: skip
 
 # Up to here a copy of the weights after each epoch is kept for Ctrl-C: it is less than what the
 # libraries take. The memory of a large model is not doubled for it.
@@ -66,7 +72,24 @@ class Fitting:
         """Where the tables of a run are to lie: here, as a whole."""
         return Whole(X.shape[1], len(seen), Y.shape[1])
 
-    def _hold_out(self, X, Y, kind, seed):
+    def _resolve_neighbor_weight(self, kind, shortlist_size=None):
+        """`neighbor_weight`; 0 where they cannot vote, which is an error unless it is "auto"."""
+        if not self.neighbor_weight:
+            return 0.0
+        why = None
+        if kind == "classes":
+            why = "votes need an indicator y, and y is 1-d"
+        elif self.late_fusion is not None:
+            why = f"late_fusion={self.late_fusion!r} ranks by embeddings beside the scores already"
+        elif shortlist_size is not None:
+            why = f"sampler={self.sampler!r} confines rankings to a shortlist"
+        if why is None:
+            return self.neighbor_weight
+        if self.neighbor_weight == "auto":
+            return 0.0
+        raise ValueError(f"neighbor_weight={self.neighbor_weight}: {why}. Set it to 0 or 'auto'.")
+
+    def _hold_out(self, X, Y, kind, seed, weight):
         """What to train on, and what to judge it by.
 
         Returns X and Y, of how many rows they are, `HeldOut` or None, and the rows that each member
@@ -74,7 +97,7 @@ class Fitting:
         """
         n_rows = X.shape[0]
         if not self.early_stopping and self.late_fusion != "auto":
-            chooses = self.tail_bias == "auto" and kind != "classes"
+            chooses = "auto" in (self.tail_bias, weight) and kind != "classes"
             passed_over = sample_rows(n_rows, self.n_estimators, seed) if chooses else None
             return X, Y, n_rows, None, passed_over
         trained, held = train_test_split(
@@ -293,26 +316,65 @@ class Fitting:
             "label_biases_": spread(weights.label_biases, seen, n_labels, UNSEEN),
             "label_embeddings_": spread(embeddings, seen, n_labels, 0),
             "shortlist_size_": ensemble.shortlist_size,
+            **NO_NEIGHBORS,
             "_kept": Kept(),
         }
 
-    def _choose_tail_bias(self, ensemble, held_out, seen, Y):
-        """Choose the tail bias by rows held out, or that one member has not visited."""
+    def _choose(self, ensemble, held_out, seen, Y, weight, seed):
+        """Choose the tail bias, and what neighbours vote, while the members are at hand.
+
+        By rows held out, or else those that one member has not visited. Returns `Neighbors`, their
+        labels the columns `seen`, or None.
+        """
         self.tail_bias_ = 0.0 if self.tail_bias == "auto" else self.tail_bias
-        if self.tail_bias != "auto":
-            return
-        if held_out is not None:
-            predictor = ensemble.predictor()
-            held_out = ((predictor, *part) for part in held_out.parts())
-        else:
-            held_out = [
-                (ensemble.predictor(slice(m, m + 1)), take(trainer.X, rows), Y[rows])
-                for m, trainer in enumerate(ensemble.trainers)
-                if len(rows := np.flatnonzero(~trainer.visited))
-            ]
-        if held_out:
-            self.tail_bias_ = choose_tail_bias(held_out, self.tail_offsets_[seen], seen)
+        wanted = "auto" in (self.tail_bias, weight)
+        judges = self._judges(ensemble, held_out, Y) if wanted else []
+        if judges and self.tail_bias == "auto":
+            parts = ((who, *part) for who, _, held in judges for part in held.parts())
+            self.tail_bias_ = choose_tail_bias(parts, self.tail_offsets_[seen], seen)
             self._log(f"tail bias: {self.tail_bias_}")
+        if not weight or (weight == "auto" and not judges):
+            return None
+        trainers = ensemble.trainers
+        voters = Voters.of(
+            [trainer.network for trainer in trainers], trainers[0].X, ensemble.Y,
+            np.random.default_rng([seed, 2]), count_threads(self.n_jobs, ensemble.n_rows, 1_000),
+        )  # fmt: skip
+        if weight == "auto":
+            parts = self._judged(judges, trainers, voters, seen)
+            weight = choose_neighbor_weight(parts, seen)
+            self._log(f"weight of neighbours: {weight}")
+        return replace(voters.all(), weight=weight) if weight else None
+
+    def _judges(self, ensemble, held_out, Y):
+        """Who may judge by which rows: a list of (Predictor, its member or None, HeldOut)."""
+        if held_out is not None:
+            return [(ensemble.predictor(), None, held_out)]
+        return [
+            (ensemble.predictor(slice(m, m + 1)), m, HeldOut(take(trainer.X, rows), Y[rows]))
+            for m, trainer in enumerate(ensemble.trainers)
+            if len(rows := np.flatnonzero(~trainer.visited))
+        ]
+
+    def _judged(self, judges, trainers, voters, seen):
+        """Yields (Predictor, Neighbors, X, Y): rows, who ranks them, and who votes on them."""
+        for who, m, held in judges:
+            labels = who.network.labels
+            offsets = who.network.tensor(self.tail_offsets_[seen])
+            labels.biases = labels.biases + self.tail_bias_ * offsets
+            near = voters.all() if m is None else voters.some(m, trainers[m].visited)
+            for X, Y in held.parts():
+                yield who, near, X, Y
+
+    def _keep_neighbors(self, neighbors, seen):
+        """Keep the rows that vote as fitted attributes."""
+        if neighbors is None:
+            return
+        labels = neighbors.labels
+        self.neighbor_weight_ = neighbors.weight
+        self.neighbor_axes_ = neighbors.axes.cpu().numpy()
+        self.neighbor_vectors_ = neighbors.vectors.cpu().numpy()
+        self.neighbor_labels_ = labels.indptr, seen[labels.indices].astype(np.int32)
 
     def _choose_fusion(self, held_out):
         """Choose the weight of late fusion by the rows held out, where that is asked for."""

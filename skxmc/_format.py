@@ -4,7 +4,7 @@ from functools import cache
 from importlib.metadata import version
 
 #: Raised when what a fitted estimator stores changes in a way that older code would misread.
-FORMAT = 1
+FORMAT = 2
 
 
 @cache

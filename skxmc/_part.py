@@ -15,6 +15,7 @@ from skxmc._checkpoint import _hash
 from skxmc._classifier import XMCClassifier
 from skxmc._ends import Rows
 from skxmc._ensemble import spread
+from skxmc._fitting import NO_NEIGHBORS
 from skxmc._index import ExactIndex
 from skxmc._inputs import find_device
 from skxmc._predictor import UNSEEN, Kept, Predictor
@@ -64,6 +65,7 @@ class Part(XMCClassifier):
         self.label_biases_ = spread(weights.label_biases, shards.own, shards.n_final, UNSEEN)
         self.hidden_weights_, self.hidden_biases_ = weights.hidden, weights.hidden_biases
         self.residual_, self.label_embeddings_, self.shortlist_size_ = weights.residual, None, None
+        vars(self).update(NO_NEIGHBORS)
         self._kept = Kept()
 
     def _predictor(self, X, tail_bias=0.0):

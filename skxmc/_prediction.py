@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.special import expit, log_expit, softmax
+from scipy.special import expit, softmax
 
 from skxmc._ends import Rows
 from skxmc._index import ExactIndex
 from skxmc._lazy import torch
+from skxmc._neighbors import Neighbors
 from skxmc._network import Network, hidden_vectors
 from skxmc._progress import telling
+from skxmc._ranking import Ranking
 from skxmc._threads import blocks
-
-Ranking: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]  # labels, scores: (n, k) each
 
 FUSED = 100  # labels of either ranking that late fusion knows
 _ROWS = 8192  # rows whose hidden vectors exist at a time
@@ -32,11 +31,12 @@ def rank(
     n_threads: int,
     index: ExactIndex | None = None,
     log: Callable[[str], object] | None = None,
+    neighbors: Neighbors | None = None,
 ) -> Ranking:
     """The k best labels of each row: labels (n, k) int64 and scores (n, k) float32, best first.
 
     `index`: built over the network's labels before, which spares single rows its making. `log`
-    hears how far it is.
+    hears how far it is. `neighbors`, if any, vote.
     """
     labels, scores = np.empty((n_rows, k), np.int64), np.empty((n_rows, k), np.float32)
     table = network.labels
@@ -46,6 +46,9 @@ def rank(
     for block in telling(blocks(n_rows, _ROWS), "ranked", n_rows, log):
         hidden = hidden_vectors(network, X, np.arange(block.start, block.stop), n_threads)
         scores[block], labels[block] = index.topk(hidden, k, n_threads=n_threads)
+        if neighbors is not None:
+            found = labels[block], scores[block]
+            labels[block], scores[block] = neighbors.rerank(network, hidden, found, n_threads)
     return labels, scores
 
 
@@ -85,41 +88,6 @@ def rank_among(
         scores[block] = found.view(hidden.shape[0], -1).cpu().numpy()
     order = np.lexsort((labels, -scores))
     return np.take_along_axis(labels, order, 1), np.take_along_axis(scores, order, 1)
-
-
-def side_by_side(
-    labels: Sequence[np.ndarray], scores: Sequence[np.ndarray]
-) -> tuple[np.ndarray, ...]:
-    """Rankings of the same rows as one, by ascending label.
-
-    Returns labels and scores (n, m), from the second column on whether the label stands before it,
-    too (n, m - 1), and the places that they had (n, m). A label is at most once in a ranking.
-    """
-    both = np.concatenate(labels, axis=1)
-    order = np.argsort(both, axis=1, kind="stable")
-    both = np.take_along_axis(both, order, 1)
-    sums = np.take_along_axis(np.concatenate(scores, axis=1), order, 1)
-    return both, sums, both[:, 1:] == both[:, :-1], order
-
-
-def fuse(ranking: Ranking, other: Ranking, beta: float, k: int) -> Ranking:
-    """Late fusion of two rankings, (labels, scores) each; the k best labels and their sums.
-
-    The sum of beta times the sigmoid of the first ranking's score and 1 - beta times that of the
-    other's, each over the row's highest; a label that a ranking lacks counts 0 there (LightDXML).
-    Ties, as between sigmoids of 1, go to the label that the first ranking prefers.
-    """
-    parts = []
-    for weight, (_, scores) in ((beta, ranking), (1 - beta, other)):
-        share = log_expit(scores.astype(np.float64))  # logs: a row's highest may be -1,000
-        share -= np.maximum(share[:, :1], np.finfo(np.float64).min)
-        parts.append(weight * np.exp(share))
-    labels, sums, twice, order = side_by_side([ranking[0], other[0]], parts)  # (n, a + b)
-    sums[:, :-1] += np.where(twice, sums[:, 1:], 0)
-    sums[:, 1:][twice] = -np.inf
-    sums[labels < 0] = -np.inf
-    best = np.lexsort((order, -sums))[:, :k]
-    return np.take_along_axis(labels, best, 1), np.take_along_axis(sums, best, 1).astype(np.float32)
 
 
 def dense_scores(

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from skxmc._device_memory import explaining_prediction
 from skxmc._ends import Rows
 from skxmc._index import ExactIndex
+from skxmc._neighbors import Neighbors
 from skxmc._network import Network
-from skxmc._prediction import FUSED, Ranking, dense_scores, fuse, rank, rank_among, rank_by_cosine
+from skxmc._prediction import FUSED, dense_scores, rank, rank_among, rank_by_cosine
+from skxmc._ranking import Ranking, fuse
 from skxmc._threads import FEW_ROWS, alone
 
 # Score of a label that cannot be ranked by one: behind every trained score whatever the scale of X,
@@ -23,10 +25,11 @@ UNSEEN = -1e30
 
 @dataclass
 class Predictor:
-    """Ranks the labels of rows X: by score, or by score and cosine (late fusion).
+    """Ranks the labels of rows X: by score, by score and neighbours, or by score and cosine.
 
     `seen` (L,) says which labels training has met. `embeddings` (L, H) are unit vectors, or None.
     With `shortlist_size`, a row's scores count for that many labels of nearest embeddings only.
+    `neighbors` vote where neither of these is asked for.
     """
 
     network: Network
@@ -35,6 +38,7 @@ class Predictor:
     embeddings: np.ndarray | None = None
     shortlist_size: int | None = None
     index: ExactIndex | None = None
+    neighbors: Neighbors | None = None
     log: Callable[[str], object] | None = None  # hears how far a ranking of many rows is
 
     def topk(self, X: Rows | np.ndarray, n_rows: int, k: int, beta: float | None = None) -> Ranking:
@@ -50,7 +54,8 @@ class Predictor:
 
     def _topk(self, X, n_rows, k, beta):
         if beta is None and not self._confined(k):
-            return rank(self.network, X, n_rows, k, self.n_threads, self.index, self.log)
+            rest = self.n_threads, self.index, self.log, self.neighbors
+            return rank(self.network, X, n_rows, k, *rest)
         by_score, by_cosine = self.rankings(X, n_rows, k)
         if beta is None:
             return by_score[0][:, :k], by_score[1][:, :k]

@@ -37,16 +37,17 @@ class ShardedXMCClassifier(ClassifierMixin, BaseEstimator):
     Start the same program several times, by ``torchrun --nproc-per-node 4 train.py``, and have each
     process call the same methods with the same data. Each holds a part of the feature table and of
     the label table; they train the model that one process with ``n_jobs=1`` would train, up to the
-    order of sums. Without torchrun, or with one process, it is that model to the bit.
+    order of sums. Without torchrun, or with one process, it is that model to the bit, with
+    ``neighbor_weight=0``: no rows are kept to vote.
 
     Parameters
     ----------
     estimator : XMCClassifier
-        What to train; it stays as it is. Not supported are `warm_start`, `late_fusion`, callbacks,
-        the sampler "label-embedding", samplers of your own that override `refresh`, and an `index`
-        of "mips" that is not exact ("auto" is exact here). A process trains with one thread;
-        `n_jobs` is for the ranking of labels in look-ups and `predict_topk`. ``device="auto"`` or
-        "cuda" gives each process of a machine a GPU of its own.
+        What to train; it stays as it is. Not supported are `warm_start`, `late_fusion`, neighbours,
+        callbacks, the sampler "label-embedding", samplers of your own that override `refresh`, and
+        an `index` of "mips" that is not exact ("auto" is exact here). A process trains with one
+        thread; `n_jobs` is for the ranking of labels in look-ups and `predict_topk`.
+        ``device="auto"`` or "cuda" gives each process of a machine a GPU of its own.
     timeout : float, default=1800
         Seconds after which a process that does not answer is taken for lost. One that has ended is
         noticed at once.
@@ -161,7 +162,9 @@ class ShardedXMCClassifier(ClassifierMixin, BaseEstimator):
         if not isinstance(self.timeout, Real) or not 0 < self.timeout < float("inf"):
             raise ValueError(f"timeout={self.timeout!r} must be a positive number of seconds.")
         parameters = self.estimator.get_params(deep=False)
-        for name, wanted in (("warm_start", False), ("late_fusion", None)):
+        if parameters["neighbor_weight"] == "auto":
+            parameters["neighbor_weight"] = 0.0
+        for name, wanted in (("warm_start", False), ("late_fusion", None), ("neighbor_weight", 0)):
             if parameters[name] != wanted:
                 raise ValueError(
                     f"{name}={parameters[name]!r} is not supported by several processes. Set "

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.linalg import block_diag
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from skxmc._centroids import unit_rows
 from skxmc._classifier import XMCClassifier
-from skxmc._fitting import CURVES
+from skxmc._fitting import CURVES, NO_NEIGHBORS
 from skxmc._network import Weights
 from skxmc._predictor import UNSEEN, Kept
 from skxmc._targets import tail_offsets
@@ -38,8 +39,8 @@ def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
     -------
     XMCClassifier
         A new estimator with the parameters of the first and all members: its `n_estimators` is the
-        sum of theirs. `tail_bias_`, `late_fusion_` and the entries of the curves are means, and
-        `n_iter_` is the largest.
+        sum of theirs. `tail_bias_`, `late_fusion_`, `neighbor_weight_` and the entries of the
+        curves are means, and `n_iter_` is the largest.
 
     Raises
     ------
@@ -55,7 +56,8 @@ def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
     -----
     Meant for fits on the same rows: `label_counts_` and `n_samples_seen_` are the largest of
     theirs. A member that has not seen a label, for instance since `early_stopping` held out all its
-    rows, adds nothing to its score but the mean bias of the members that have.
+    rows, adds nothing to its score but the mean bias of the members that have. Neighbours are kept
+    if all that have some kept the same rows; else ``neighbor_weight_`` is 0.
 
     Examples
     --------
@@ -113,6 +115,7 @@ def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
     out.late_fusion_ = None
     if first.late_fusion_ is not None:
         out.late_fusion_ = float(np.mean([clf.late_fusion_ for clf in owners]))
+    vars(out).update(NO_NEIGHBORS | _joined_neighbors(classifiers))
     for name in CURVES:
         setattr(out, name, _mean_curve([getattr(clf, name) for clf in owners]))
     out.n_iter_ = len(out.loss_curve_)
@@ -120,6 +123,28 @@ def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
     out._memory = [np.concatenate(arrays) for arrays in memories]  # (n_members, ...) each
     out._kept = Kept()
     return out
+
+
+def _joined_neighbors(classifiers):
+    """The rows that all keep, as those that keep any see them, if these are the same rows."""
+    keeping = [clf for clf in classifiers if clf.neighbor_weight_]
+    lists = [clf.neighbor_labels_ for clf in keeping]
+    same = all(np.array_equal(a, b) for own in lists for a, b in zip(own, lists[0], strict=True))
+    if not (keeping and same):
+        return {}
+    none = [np.empty((clf.label_weights_.shape[1], 0), np.float32) for clf in classifiers]
+    axes = [
+        clf.neighbor_axes_ if clf.neighbor_weight_ else empty
+        for clf, empty in zip(classifiers, none, strict=True)
+    ]
+    parts = [clf.neighbor_vectors_ * np.float32(_n_members(clf) ** 0.5) for clf in keeping]
+    weights = [clf.neighbor_weight_ for clf in classifiers for _ in range(_n_members(clf))]
+    return {
+        "neighbor_weight_": float(np.mean(weights)),
+        "neighbor_axes_": block_diag(*axes),
+        "neighbor_vectors_": unit_rows(np.concatenate(parts, axis=1)),
+        "neighbor_labels_": lists[0],
+    }
 
 
 def _n_members(clf):

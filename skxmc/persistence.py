@@ -20,13 +20,16 @@ from sklearn.utils.validation import check_is_fitted
 from skxmc import losses, samplers
 from skxmc._checkpoint import Checkpoint
 from skxmc._classifier import XMCClassifier
+from skxmc._fitting import NO_NEIGHBORS
 from skxmc._format import FORMAT, own_version, refuse_newer
 from skxmc._predictor import Kept
 from skxmc.datasets._replace import replacing
 
 __all__ = ["load_model", "save_model", "trusted_types"]
 
-_TABLES = ("feature_weights_", "label_weights_", "label_embeddings_")  # what is halved
+_TABLES = (  # what is halved
+    "feature_weights_", "label_weights_", "label_embeddings_", "neighbor_vectors_",
+)  # fmt: skip
 _ARRAYS = (np.ndarray, np.memmap)  # memory maps are what joblib may load
 # What predictions make anew, and scikit-learn's callbacks, which only a fit calls.
 _NOT_STORED = ("_kept", "_skl_callbacks", "_parent_callback_ctx")
@@ -57,8 +60,8 @@ def save_model(
     path : str or os.PathLike
         File to write, by custom with the suffix ``.safetensors``.
     dtype : {"float32", "float16"}, default="float32"
-        How the tables of features, labels and label embeddings are stored. "float16" halves the
-        file, at about three significant digits a weight; loaded, they are float32 again.
+        How the tables of features, labels, label embeddings and neighbours are stored. "float16"
+        halves the file, at about three significant digits a weight; loaded, they are float32 again.
 
     Raises
     ------
@@ -191,6 +194,9 @@ def load_model(path: str | os.PathLike[str], *, mmap: bool = True) -> XMCClassif
             tensors = _Tensors(file, header, mmap)
             parameters = _decode_all(stored["parameters"], tensors)
             attributes = _decode_all(stored["attributes"], tensors)
+            if stored["format"] < 2:  # before there were neighbours
+                parameters["neighbor_weight"] = 0.0
+                attributes |= NO_NEIGHBORS
     with _naming(name, written_by):
         clf = XMCClassifier(**parameters)
         for attribute, value in attributes.items():
@@ -437,6 +443,11 @@ def _check_attributes(clf):
         wanted |= {"residual_.0": (width, width), "residual_.1": (width,)}
     if clf.label_embeddings_ is not None:
         wanted["label_embeddings_"] = (n_labels, width)
+    if clf.neighbor_weight_:
+        indptr, indices = clf.neighbor_labels_
+        n_rows, n_axes = len(indptr) - 1, clf.neighbor_axes_.shape[-1]
+        wanted |= {"neighbor_axes_": (width, n_axes), "neighbor_vectors_": (n_rows, n_axes)}
+        _check_lists(indptr, indices, n_labels)
     for name, shape in wanted.items():
         attribute, _, part = name.partition(".")
         array = getattr(clf, attribute)
@@ -451,8 +462,23 @@ def _check_attributes(clf):
         or clf.classes_.ndim != 1
         or clf._kind not in ("sparse", "dense", "classes")
         or type(clf.tail_bias_) not in (int, float)
+        or type(clf.neighbor_weight_) not in (int, float)
+        or not 0 <= clf.neighbor_weight_ < 1
         or (shortlist is not None and not (type(shortlist) is int and shortlist > 0))
         or (fusion is not None and type(fusion) not in (int, float))
         or (clf.label_embeddings_ is None and (shortlist, fusion) != (None, None))
     ):
         raise ValueError("its attributes contradict each other")
+
+
+def _check_lists(indptr, indices, n_labels):
+    """Raise where these are no lists of labels."""
+    if not (
+        indptr.ndim == indices.ndim == 1
+        and len(indptr) > 1
+        and indptr.dtype.kind == indices.dtype.kind == "i"
+        and (indptr[0], indptr[-1]) == (0, len(indices))
+        and (np.diff(indptr) >= 0).all()
+        and (not len(indices) or 0 <= indices.min() <= indices.max() < n_labels)
+    ):
+        raise ValueError("neighbor_labels_ are no lists of labels")

@@ -13,7 +13,7 @@ from skxmc.samplers import LabelEmbeddingSampler, MIPSSampler, UniformSampler
 __all__ = ["few_mips", "lightdxml", "quick"]
 
 # One network, no weights for positives, rankings by its scores alone.
-_PLAIN = {"n_estimators": 1, "positive_weight": None, "tail_bias": 0.0}
+_PLAIN = {"n_estimators": 1, "positive_weight": None, "tail_bias": 0.0, "neighbor_weight": 0.0}
 
 # Settings of LightDXML's published configurations: labels, epochs, first halving of the rate,
 # batch_size, and of the sampler refresh_epochs, n_candidates, n_hidden, learning_rate, n_passes,

@@ -46,6 +46,7 @@ FAST = {
     "batch_size": 32,
     "positive_weight": None,
     "tail_bias": 0.0,
+    "neighbor_weight": 0.0,
     "dropout": 0.3,
     "n_jobs": 1,
 }
@@ -996,12 +997,13 @@ def test_parameter_objects_are_not_changed_by_fit(data):
     assert set(vars(sampler.second)) == {"n_negatives", "shared", "importance"}
 
 
-def test_a_fitted_model_keeps_nothing_of_its_training(data):
+@pytest.mark.parametrize("weight", [0.0, 0.2])
+def test_a_fitted_model_keeps_nothing_of_its_training(data, weight):
     """Arrays, lists of arrays and plain values: no index, sampler, optimizer or torch object."""
-    clf = xmc(early_stopping=True).fit(*data)
+    clf = xmc(early_stopping=True, neighbor_weight=weight).fit(*data)
     fitted = {name: value for name, value in vars(clf).items() if name not in clf.get_params()}
     for name, value in fitted.items():
-        for item in value if isinstance(value, list) else [value]:
+        for item in value if isinstance(value, (list, tuple)) else [value]:
             if name != "_kept":  # of predictions, and empty in copies
                 assert isinstance(item, (np.ndarray, int, float, str, type(None))), name
 

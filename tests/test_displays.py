@@ -58,7 +58,7 @@ def fit(data, sampler="uniform", **params):
 
 @pytest.fixture(scope="module")
 def clf(data):
-    return fit(data, early_stopping=True)
+    return fit(data, early_stopping=True, neighbor_weight=0.0)
 
 
 @pytest.fixture(scope="module")

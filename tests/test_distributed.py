@@ -43,7 +43,7 @@ def data_of(name):
 def classifier(**parameters):
     defaults = {
         "hidden_layer_sizes": (16,), "n_estimators": 1, "max_iter": 2, "batch_size": 128,
-        "n_jobs": 1, "random_state": 0,
+        "n_jobs": 1, "random_state": 0, "neighbor_weight": 0.0,
     }  # fmt: skip
     return XMCClassifier(**defaults | parameters)
 

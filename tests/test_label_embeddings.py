@@ -26,7 +26,8 @@ from skxmc._centroids import label_centroids, unit_rows
 from skxmc._choices import FUSION_WEIGHTS
 from skxmc._ends import Rows
 from skxmc._network import Network, Weights
-from skxmc._prediction import FUSED, fuse, rank_by_cosine
+from skxmc._prediction import FUSED, rank_by_cosine
+from skxmc._ranking import fuse
 from skxmc._training import Trainer
 from skxmc.datasets import make_xmc
 from skxmc.losses import BinaryCrossEntropy

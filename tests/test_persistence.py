@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skxmc import XMCClassifier, persistence
+from skxmc._format import FORMAT
 from skxmc.datasets import make_xmc
 from skxmc.losses import LOSSES, BinaryCrossEntropy, OrderedWeightedLoss
 from skxmc.metrics import precision_at_k
@@ -245,7 +246,7 @@ def test_the_file_is_one_that_the_library_reads(saved, clf):
     np.testing.assert_array_equal(tensors["hidden_biases_.0"], clf.hidden_biases_[0])
     with safetensors.safe_open(saved, framework="numpy") as file:
         stored = json.loads(file.metadata()["skxmc"])
-    assert stored["format"] == 1
+    assert stored["format"] == FORMAT
     assert stored["parameters"]["hidden_layer_sizes"] == {"tuple": [16]}
 
 
@@ -407,8 +408,8 @@ def edit(path, change):
 
 
 def test_a_newer_format_is_refused_by_its_number(saved):
-    edit(saved, lambda header, stored: stored.update(format=2, version="9.1"))
-    with pytest.raises(ValueError, match=r"written by skxmc 9\.1 with format 2; .* Update skxmc\."):
+    edit(saved, lambda header, stored: stored.update(format=9, version="9.1"))
+    with pytest.raises(ValueError, match=r"written by skxmc 9\.1 with format 9; .* Update skxmc\."):
         load_model(saved)
 
 

@@ -49,14 +49,18 @@ def ctrl_c():
 
 
 def press(monkeypatch, epoch, step=3, times=1):
-    """Ctrl-C, for the whole process as a terminal sends it, before this step of this epoch."""
-    real, pressed = Trainer.step, []
+    """Ctrl-C, for the whole process as a terminal sends it, before this step of this epoch.
+
+    Other threads wait meanwhile: they could be at the end of the epoch.
+    """
+    real, pressed, gate = Trainer.step, [], threading.Lock()
 
     def pressing(self, worker, rows, number):
-        if number == epoch * self.n_steps + step and len(pressed) < times:
-            while len(pressed) < times:
-                pressed.append(os.kill(os.getpid(), signal.SIGINT))
-                time.sleep(0.05)  # it is for the main thread to hear it
+        with gate:
+            if number == epoch * self.n_steps + step:
+                while len(pressed) < times:
+                    pressed.append(os.kill(os.getpid(), signal.SIGINT))
+                    time.sleep(0.05)  # it is for the main thread to hear it
         return real(self, worker, rows, number)
 
     monkeypatch.setattr(Trainer, "step", pressing)

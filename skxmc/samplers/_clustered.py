@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from skxmc._axes import leading_axes
 from skxmc._lazy import torch
 from skxmc._threads import alone, blocks
 from skxmc.samplers._base import Problem, Sampler, check_integers, check_schedule, on_the_way
@@ -95,21 +96,16 @@ class ClusteredInBatchSampler(InBatchSampler):
         return np.full(self.problem_.n_labels, np.nan)  # not known: they depend on the clusters
 
 
-def main_axes(network, n_rows, rng, n_axes=N_AXES, n_sample=4096, n_iter=6):
+def main_axes(network, n_rows, rng, n_axes=N_AXES, n_sample=4096):
     """Hidden vectors of all rows along the axes on which most of their length lies.
 
-    The axes span the leading eigenvectors of the second moments of a sample's unit vectors, found
-    by subspace iteration: eigensolvers do not converge where most units are dead. Returns
-    (n_rows, n_axes) float32, or the vectors (n_rows, H) as they are where H is no more.
+    Returns (n_rows, n_axes) float32, or the vectors (n_rows, H) as they are where H is no more.
     """
     sample = np.sort(rng.choice(n_rows, min(n_rows, n_sample), replace=False))
     units = torch.nn.functional.normalize(network.hidden(sample))  # (s, H)
     if units.shape[1] <= n_axes:
         return network.hidden(np.arange(n_rows)).cpu().numpy()
-    start = rng.standard_normal((units.shape[1], n_axes), dtype=np.float32)
-    axes = torch.from_numpy(start).to(units.device)  # (H, n_axes)
-    for _ in range(n_iter):
-        axes, _ = torch.linalg.qr(units.T @ (units @ axes))
+    axes = leading_axes(units, n_axes, rng)
     out = np.empty((n_rows, n_axes), np.float32)
     for block in blocks(n_rows, 16384):
         hidden = network.hidden(np.arange(block.start, block.stop))
