@@ -6,6 +6,7 @@ from skxmc._lazy import torch
 from skxmc._neighbors import mix, scores_of
 from skxmc._network import hidden_vectors
 from skxmc._ranking import fuse, side_by_side
+from skxmc._threads import for_each
 from skxmc.metrics._ranking import _hits
 
 CANDIDATES = 50  # labels of a row that may be its best under a tail bias
@@ -14,7 +15,7 @@ NEIGHBOR_WEIGHTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 FUSION_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0)
 
 
-def choose_tail_bias(held_out, offsets, seen):
+def choose_tail_bias(held_out, offsets, seen, n_threads=1):
     """The tail bias that ranks best, or one as good that is nearer to 0.
 
     As good is what differs from the best by at most one standard error, row by row. All labels are
@@ -29,14 +30,20 @@ def choose_tail_bias(held_out, offsets, seen):
         Of the labels trained.
     seen : ndarray of shape (L,)
         Which columns of Y these are.
+    n_threads : int
+        So many of them are looked at side by side.
     """
-    precision = {bias: [] for bias in sorted(TAIL_BIASES, key=abs)}  # nearest to 0 first
-    for predictor, X, Y in held_out:
+
+    def judge(predictor, X, Y):
         labels, scores = _candidates(predictor, X, Y.shape[0], offsets)
-        for bias, rows in precision.items():
+        precision = {}
+        for bias in sorted(TAIL_BIASES, key=abs):  # nearest to 0 first
             order = np.argsort(-(scores + bias * offsets[labels]), axis=1, kind="stable")[:, :5]
-            rows.append(_row_precision(Y, seen[np.take_along_axis(labels, order, 1)]))
-    precision = {bias: np.concatenate(rows) for bias, rows in precision.items()}
+            best = np.take_along_axis(labels, order, 1)
+            precision[bias] = _row_precision(Y, seen[best])
+        return precision
+
+    precision = _judged(judge, held_out, n_threads)
     best = max(precision.values(), key=np.mean)
     for bias, rows in precision.items():
         loss = best - rows
@@ -63,7 +70,7 @@ def _candidates(predictor, X, n_rows, offsets):
     return labels, scores
 
 
-def choose_neighbor_weight(held_out, seen):
+def choose_neighbor_weight(held_out, seen, n_threads=1):
     """The weight of the neighbours' votes that ranks best; of several alike the least.
 
     Parameters
@@ -72,18 +79,23 @@ def choose_neighbor_weight(held_out, seen):
         Rows, and who has not trained on them.
     seen : ndarray of shape (L,)
         Which columns of Y the predictor's labels are.
+    n_threads : int
+        As above.
     """
-    precision = {weight: [] for weight in (0.0, *NEIGHBOR_WEIGHTS)}
-    for predictor, neighbors, X, Y in held_out:
+
+    def judge(predictor, neighbors, X, Y):
         n = min(5, len(seen))
         ranking = predictor.topk(X, Y.shape[0], n)
-        hidden = hidden_vectors(predictor.network, X, np.arange(Y.shape[0]), predictor.n_threads)
+        rows = np.arange(Y.shape[0])
+        hidden = hidden_vectors(predictor.network, X, rows, predictor.n_threads)
         votes = neighbors.votes(hidden, predictor.n_threads)
         scores = scores_of(predictor.network, hidden, votes)
-        for weight, rows in precision.items():
-            labels = mix(ranking, votes, scores, weight, n)[0]
-            rows.append(_row_precision(Y, seen[labels]))
-    return max(precision, key=lambda weight: np.concatenate(precision[weight]).mean())
+        return {
+            weight: _row_precision(Y, seen[mix(ranking, votes, scores, weight, n)[0]])
+            for weight in (0.0, *NEIGHBOR_WEIGHTS)
+        }
+
+    return _best(_judged(judge, held_out, n_threads))
 
 
 def choose_fusion(held_out):
@@ -91,12 +103,36 @@ def choose_fusion(held_out):
 
     held_out : iterable of (rankings, Y), of some rows each.
     """
-    precision = {beta: [] for beta in reversed(FUSION_WEIGHTS)}
-    for rankings, Y in held_out:
+
+    def judge(rankings, Y):
         n = min(5, Y.shape[1])
-        for beta, rows in precision.items():
-            rows.append(_row_precision(Y, fuse(*rankings, beta, n)[0]))
-    return max(precision, key=lambda beta: np.concatenate(precision[beta]).mean())
+        return {
+            beta: _row_precision(Y, fuse(*rankings, beta, n)[0])
+            for beta in reversed(FUSION_WEIGHTS)
+        }
+
+    return _best(_judged(judge, held_out, 1))
+
+
+def _judged(judge, held_out, n_threads):
+    """The precision of each row under each choice, {choice: (n,)}, of all rows held out.
+
+    `judge` is called with each item of `held_out` and returns that of its rows.
+    """
+    found = {}
+
+    def keep(numbered):
+        number, item = numbered
+        found[number] = judge(*item)
+
+    for_each(keep, enumerate(held_out), n_threads)
+    parts = [found[number] for number in sorted(found)]
+    return {choice: np.concatenate([part[choice] for part in parts]) for choice in parts[0]}
+
+
+def _best(precision):
+    """The choice of the highest mean, of several alike the first."""
+    return max(precision, key=lambda choice: precision[choice].mean())
 
 
 def _row_precision(Y, labels):

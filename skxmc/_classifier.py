@@ -64,11 +64,12 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         members of half the width cost what one network does, and rank better; on as many threads
         as members, the same seed gives the same bits.
     max_iter : int or None, default=None
-        Epochs: how often each row is visited. None: as many as `learning_rate` has factors, or 10,
-        or 6 where there are 4,000 rows and on average 32 of a label, labels without any aside.
+        Epochs: how often each row is visited. None: as many as `learning_rate` has factors; or 8,
+        10 below 4,000 rows, or 4 where there are more and on average 32 of a label, labels without
+        any aside.
     batch_size : int or None, default=None
         Rows in a step. None: a 64th of the rows, between 8 and 128, or 256 where `max_iter` None
-        would mean 6.
+        would mean 4.
     positive_weight : {None, "propensity", "class-balanced"}, float or array-like, default=0.5
         How much a positive of each label weighs in the loss, scaled to mean 1: None, all alike;
         "propensity", ``2 / p - 1`` with p of :func:`skxmc.metrics.propensities` [P]_; a float, that
@@ -84,9 +85,10 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
     residual : bool, default=False
         End the hidden layers with a residual block, ``z = v + ReLU(R v + r)``, R of spectral norm 1
         and the identity at the start (paper C [C]_).
-    learning_rate : {"linear", "constant"} or array-like of shape (max_iter,), default="linear"
-        How the step size moves: "linear", to 0 at the end of `max_iter` epochs; "constant"; or a
-        factor for each epoch, such as 1, 1, 1, 0.5, 0.5, 0.25.
+    learning_rate : {"cooldown", "linear", "constant"} or array-like, default="cooldown"
+        How the step size moves: "cooldown", from a third of `max_iter` epochs on in a line to 0 at
+        their end [H]_; "linear", so from the first step on; "constant"; or a factor for each epoch,
+        (max_iter,), such as 1, 1, 1, 0.5, 0.5, 0.25.
     learning_rate_init : float, default=0.1
         Step size of Adagrad at the start.
     dropout : float in [0, 1), default=0.4
@@ -209,6 +211,8 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
     .. [C] Mishra et al., "Light-weight deep extreme multilabel classification", IJCNN 2023.
     .. [G] Graham, Reizenstein and Robinson, "Efficient batchwise dropout training using
        submatrices", arXiv:1502.02478, 2015.
+    .. [H] Hägele et al., "Scaling laws and compute-optimal training beyond fixed training
+       durations", NeurIPS 2024.
     .. [K] Khandelwal et al., "Generalization through memorization: nearest neighbor language
        models", ICLR 2020; of labels, Wang et al., "Retrieval-augmented encoders for extreme
        multi-label text classification", arXiv:2502.10615, 2025.
@@ -246,7 +250,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         ],
         "tail_bias": [Interval(Real, None, None, closed="neither"), StrOptions({"auto"})],
         "residual": ["boolean"],
-        "learning_rate": [StrOptions({"linear", "constant"}), "array-like"],
+        "learning_rate": [StrOptions({"cooldown", "linear", "constant"}), "array-like"],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "late_fusion": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"}), None],
@@ -282,7 +286,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         positive_weight: Literal["propensity", "class-balanced"] | float | ArrayLike | None = 0.5,
         tail_bias: float | Literal["auto"] = "auto",
         residual: bool = False,
-        learning_rate: Literal["linear", "constant"] | ArrayLike = "linear",
+        learning_rate: Literal["cooldown", "linear", "constant"] | ArrayLike = "cooldown",
         learning_rate_init: float = 0.1,
         dropout: float = 0.4,
         late_fusion: float | Literal["auto"] | None = None,

@@ -327,34 +327,40 @@ class Fitting:
         labels the columns `seen`, or None.
         """
         self.tail_bias_ = 0.0 if self.tail_bias == "auto" else self.tail_bias
-        wanted = "auto" in (self.tail_bias, weight)
-        judges = self._judges(ensemble, held_out, Y) if wanted else []
+        n_threads = count_threads(self.n_jobs, ensemble.n_rows, 1_000)
+        judges = []
+        if "auto" in (self.tail_bias, weight):
+            judges = self._judges(ensemble, held_out, Y, n_threads)
+        beside = max(1, min(len(judges), n_threads))
         if judges and self.tail_bias == "auto":
             parts = ((who, *part) for who, _, held in judges for part in held.parts())
-            self.tail_bias_ = choose_tail_bias(parts, self.tail_offsets_[seen], seen)
+            self.tail_bias_ = choose_tail_bias(parts, self.tail_offsets_[seen], seen, beside)
             self._log(f"tail bias: {self.tail_bias_}")
         if not weight or (weight == "auto" and not judges):
             return None
         trainers = ensemble.trainers
         voters = Voters.of(
             [trainer.network for trainer in trainers], trainers[0].X, ensemble.Y,
-            np.random.default_rng([seed, 2]), count_threads(self.n_jobs, ensemble.n_rows, 1_000),
+            np.random.default_rng([seed, 2]), n_threads,
         )  # fmt: skip
         if weight == "auto":
             parts = self._judged(judges, trainers, voters, seen)
-            weight = choose_neighbor_weight(parts, seen)
+            weight = choose_neighbor_weight(parts, seen, beside)
             self._log(f"weight of neighbours: {weight}")
         return replace(voters.all(), weight=weight) if weight else None
 
-    def _judges(self, ensemble, held_out, Y):
+    def _judges(self, ensemble, held_out, Y, n_threads):
         """Who may judge by which rows: a list of (Predictor, its member or None, HeldOut)."""
         if held_out is not None:
             return [(ensemble.predictor(), None, held_out)]
-        return [
-            (ensemble.predictor(slice(m, m + 1)), m, HeldOut(take(trainer.X, rows), Y[rows]))
-            for m, trainer in enumerate(ensemble.trainers)
-            if len(rows := np.flatnonzero(~trainer.visited))
-        ]
+        n = max(1, n_threads // len(ensemble.trainers))
+        judges = []
+        for m, trainer in enumerate(ensemble.trainers):
+            rows = np.flatnonzero(~trainer.visited)
+            if len(rows):
+                who = replace(ensemble.predictor(slice(m, m + 1)), n_threads=n)
+                judges.append((who, m, HeldOut(take(trainer.X, rows), Y[rows])))
+        return judges
 
     def _judged(self, judges, trainers, voters, seen):
         """Yields (Predictor, Neighbors, X, Y): rows, who ranks them, and who votes on them."""

@@ -92,8 +92,8 @@ def rate_factors(learning_rate, n_epochs):
         factors = np.empty(0)
     if factors.shape != (n_epochs,) or not (np.isfinite(factors) & (factors >= 0)).all():
         raise ValueError(
-            f"learning_rate={learning_rate!r} must be 'linear', 'constant', or hold a factor of at "
-            f"least 0 for each of the max_iter={n_epochs} epochs."
+            f"learning_rate={learning_rate!r} must be 'cooldown', 'linear', 'constant', or hold a "
+            f"factor of at least 0 for each of the max_iter={n_epochs} epochs."
         )
     return factors
 

@@ -29,6 +29,7 @@ from skxmc._products import affine, product
 from skxmc._threads import FEW_ROWS, for_each
 from skxmc._units import Units
 
+FEW_UNITS = 128  # what a sketch has at least
 NEGLIGIBLE = 1e-4  # d loss / d score below which a row's own label is left alone
 
 
@@ -56,8 +57,9 @@ class Weights:
     ) -> Weights:
         """Random weights; label biases at the labels' log-odds, or training starts by finding them.
 
-        The feature table is N(0, 0.07): rows of unit length give hidden units of that scale,
-        whatever their number of features. The label table is 0: what is random in it stays, in
+        The feature table is uniform, of standard deviation 0.07: rows of unit length give hidden
+        units of that scale, whatever their number of features; normal numbers take six times as
+        long to draw, and their sums are alike. The label table is 0: what is random in it stays, in
         labels of few rows, as noise. `features` and `labels`: arrays for the two tables.
         """
         if labels is None:
@@ -106,7 +108,10 @@ class Weights:
     @staticmethod
     def draw_features(shape: tuple, rng: np.random.Generator, out=None) -> np.ndarray:
         """Rows of a feature table, at their start."""
-        return _normal(shape, 0.07, rng, out)
+        out = rng.random(shape, dtype=np.float32, out=out)
+        out -= np.float32(0.5)
+        out *= np.float32(0.07 * np.sqrt(12))
+        return out
 
     @classmethod
     def merge(cls, members, features=None, labels=None):
@@ -165,10 +170,8 @@ class Weights:
         return copy.deepcopy(self)
 
 
-def _normal(shape, scale, rng, out=None):
-    out = rng.standard_normal(shape, dtype=np.float32, out=out)
-    out *= np.float32(scale)
-    return out
+def _normal(shape, scale, rng):
+    return rng.standard_normal(shape, dtype=np.float32) * np.float32(scale)
 
 
 class Network:
@@ -259,9 +262,19 @@ class Network:
         """The network of some units of each hidden layer, in the same memory; itself for 0."""
         if not dropout:
             return self
+        return self.of_units([Units.draw(len(bias), dropout, rng) for bias in self.hidden_biases])
+
+    def sketch(self) -> Network:
+        """That of the first units of each hidden layer: enough to see what rows are alike."""
+        widths = (len(bias) for bias in self.hidden_biases)
+        few = (min(width, max(FEW_UNITS, width // 4)) for width in widths)
+        return self.of_units([Units.first(n) for n in few])
+
+    def of_units(self, units: list[Units]) -> Network:
+        """The network of these units of each hidden layer, in the same memory."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin.units = [Units.draw(len(bias), dropout, rng) for bias in self.hidden_biases]
+        twin.units = units
         twin.features = self.features.thinned(twin.units[0])
         twin.labels = self.labels.thinned(twin.units[-1])
         return twin
@@ -466,8 +479,7 @@ def hidden_vectors(
     network: Network, X: Rows | np.ndarray, rows: np.ndarray, n_threads: int, block: int = 512
 ) -> torch.Tensor:
     """Hidden vectors of many rows for prediction, (len(rows), H)."""
-    width = network.labels.weights.shape[1]
-    out = torch.empty(len(rows), width, dtype=torch.float32, device=network.device)
+    out = torch.empty(len(rows), network.labels.width, dtype=torch.float32, device=network.device)
 
     def fill(begin):
         out[begin : begin + block] = network.hidden(X, rows[begin : begin + block])

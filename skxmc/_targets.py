@@ -72,8 +72,11 @@ def pace(counts, n_rows):
     Labels that many rows have are learnt in fewer epochs, and of larger batches: what more would
     teach are the training rows themselves. Few rows make few steps as it is.
     """
-    many = counts.sum() >= 32 * np.count_nonzero(counts)
-    n_epochs, most = (6, 256) if n_rows >= 4_000 and many else (10, 128)
+    if n_rows < 4_000:
+        n_epochs, most = 10, 128
+    else:
+        many = counts.sum() >= 32 * np.count_nonzero(counts)
+        n_epochs, most = (4, 256) if many else (8, 128)
     return n_epochs, int(np.clip(n_rows // 64, 8, most))
 
 

@@ -74,7 +74,7 @@ class Trainer:
 
     def __init__(
         self, network, X, problem, sampler, loss, *,
-        n_epochs, learning_rate, dropout, positive_weights=None, schedule="linear",
+        n_epochs, learning_rate, dropout, positive_weights=None, schedule="cooldown",
         passed_over=None, memory=None,
     ):  # fmt: skip
         self.network, self.X, self.Y = network, X, problem.Y
@@ -83,7 +83,7 @@ class Trainer:
         self.by_blocks = trains_by_blocks(sampler, loss, network.divided)
         self.positive_weights = positive_weights  # (L,) float32 or None
         self.n_epochs, self.learning_rate, self.dropout = n_epochs, learning_rate, dropout
-        self.schedule = schedule  # "linear", "constant", or a factor for each epoch
+        self.schedule = schedule  # a name, or a factor for each epoch
         self.batch_size, self.n_threads = problem.batch_size, problem.n_threads
         self.visited = np.ones(problem.n_rows, bool)
         if passed_over is not None:  # rows that training never visits
@@ -321,8 +321,9 @@ class Trainer:
     def rate(self, number):
         """The learning rate of a step, counted from the start of the run."""
         if isinstance(self.schedule, str):
-            falls = self.schedule == "linear"
-            return self.learning_rate * (1 - falls * number / (self.n_epochs * self.n_steps))
+            left = 1 - number / (self.n_epochs * self.n_steps)
+            factor = {"cooldown": min(1.0, 1.5 * left), "linear": left, "constant": 1.0}
+            return self.learning_rate * factor[self.schedule]
         return self.learning_rate * float(self.schedule[number // self.n_steps])
 
     # -- what a sampler sees at a refresh --------------------------------------------------------
@@ -330,6 +331,10 @@ class Trainer:
     def hidden(self, rows):
         """Hidden vectors of these rows without dropout, (len(rows), H)."""
         return hidden_vectors(self.network, self.X, rows, self.n_threads)
+
+    def sketch(self, rows):
+        """Hidden vectors of a few of the units, (len(rows), fewer than H): less work."""
+        return hidden_vectors(self.network.sketch(), self.X, rows, self.n_threads)
 
     def share_index(self, index):
         """An index over `label_weights` as one over all labels: several processes may hold them."""

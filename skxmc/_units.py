@@ -27,6 +27,11 @@ class Units(NamedTuple):
         return cls(np.array([[0, width]], np.uint64))
 
     @classmethod
+    def first(cls, n: int) -> Units:
+        """So many units of a layer, its first: for a look at rows, not for training."""
+        return cls(np.array([[0, n]], np.uint64))
+
+    @classmethod
     def draw(cls, width: int, dropout: float, rng: np.random.Generator) -> Units:
         """Some of the blocks of a layer: each with probability 1 - dropout, and at least one."""
         size = min(SIZE, max(1, width // 16))

@@ -264,7 +264,7 @@ def refused(folder, data, match, kind=ValueError, **parameters):
         ("random_state differs", {"random_state": 1}),
         ("loss is BinaryCrossEntropy there", {"loss": "softmax"}),
         ("positive_weight differs", {"positive_weight": np.ones(30)}),
-        ("max_iter=5, not 8.*learning_rate='linear' goes by max_iter", {"max_iter": 8}),
+        ("max_iter=5, not 8.*learning_rate='cooldown' goes by max_iter", {"max_iter": 8}),
         ("dropout is 0.4 there and 0.1 here; early_stopping is False there",
          {"dropout": 0.1, "early_stopping": True}),
     ],

@@ -667,6 +667,8 @@ def test_rates_of_each_schedule():
 
     np.testing.assert_allclose(rates("linear"), 0.3 * (1 - numbers / (4 * steps)))
     np.testing.assert_allclose(rates("constant"), 0.3)
+    held = np.minimum(1, 1.5 * (1 - numbers / (4 * steps)))  # for a third of the steps
+    np.testing.assert_allclose(rates("cooldown"), 0.3 * held)
     factors = [1, 0.5, 2, 0]
     np.testing.assert_allclose(rates(np.array(factors)), 0.3 * np.repeat(factors, steps))
 
@@ -1096,7 +1098,7 @@ def test_lightdxml_is_far_ahead_of_the_most_frequent_label(learnable):
 
 def test_quick_takes_a_part_of_the_defaults_time_and_others_parameters():
     clf = presets.quick(max_iter=7, top_k=3)
-    assert (clf.n_estimators, clf.max_iter, clf.batch_size, clf.top_k) == (1, 7, 64, 3)
+    assert (clf.n_estimators, clf.max_iter, clf.batch_size, clf.top_k) == (1, 7, None, 3)
     assert clf.sampler == XMCClassifier().sampler
 
 

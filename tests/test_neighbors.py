@@ -229,7 +229,7 @@ def test_the_weight_is_the_best_on_rows_that_were_held_out(data, early_stopping,
     X, _, Y, _ = data
     seen = []
 
-    def watching(held_out, columns):
+    def watching(held_out, columns, n_threads):
         for who, near, part, labels in held_out:
             assert not set(map(bytes, rows_of(part))) & set(map(bytes, rows_of(trained[len(seen)])))
             seen.append((near, labels))

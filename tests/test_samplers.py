@@ -28,7 +28,7 @@ from skxmc.samplers import (
     UnionSampler,
     make_sampler,
 )
-from skxmc.samplers._clustered import main_axes
+from skxmc.samplers._clustered import N_AXES, main_axes
 
 N_ROWS, N_LABELS, WIDTH, BATCH = 30, 20, 4, 4
 
@@ -865,6 +865,8 @@ class Clumps:
         self.n_calls += 1
         return torch.from_numpy(self.vectors[rows].astype(np.float32))
 
+    sketch = hidden
+
 
 def clustered(n_rows, *parameters, **more):
     Y = sp.csr_array(np.ones((n_rows, 1), np.float32))
@@ -909,6 +911,8 @@ class Vectors:
     def hidden(self, rows):
         return self.vectors[rows]
 
+    sketch = hidden
+
 
 def test_main_axes_keep_what_vectors_of_few_dimensions_have_and_the_longest_of_many():
     rng = np.random.default_rng(0)
@@ -922,7 +926,8 @@ def test_main_axes_keep_what_vectors_of_few_dimensions_have_and_the_longest_of_m
     best = np.linalg.eigvalsh(units.T @ units)[-5:].sum()  # no 5 axes have more of them
     found = main_axes(Vectors(units), 500, rng, n_axes=5, n_sample=500)
     assert (found**2).sum() == pytest.approx(best, rel=1e-4)
-    assert main_axes(Vectors(many), 500, rng).shape == (500, 40)
+    assert main_axes(Vectors(many), 500, rng).shape == (500, N_AXES)
+    assert main_axes(Vectors(many[:, :20]), 500, rng).shape == (500, 20)
 
 
 def test_clusters_are_balanced():

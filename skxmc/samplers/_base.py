@@ -189,8 +189,9 @@ class Sampler(BaseEstimator):
         ----------
         epoch, step : int
         network : object
-            Offers ``hidden(rows)``, (len(rows), H), and ``label_weights`` (L, H) and
-            ``label_biases`` (L,): float32 tensors.
+            Offers ``hidden(rows)``, (len(rows), H), ``sketch(rows)``, the hidden vectors of a
+            quarter of the units and at least 128, which take that much less time, and
+            ``label_weights`` (L, H) and ``label_biases`` (L,): float32 tensors.
         rows : ndarray, int64
             The rows still to be visited in this epoch, in order.
         """

@@ -12,7 +12,7 @@ from skxmc._threads import alone, blocks
 from skxmc.samplers._base import Problem, Sampler, check_integers, check_schedule, on_the_way
 from skxmc.samplers._random import InBatchSampler
 
-N_AXES = 64  # numbers for a hidden vector in clustering: an eighth of the time and memory
+N_AXES = 32  # numbers for a hidden vector in clustering: a sixteenth of the time and memory
 
 
 class ClusteredInBatchSampler(InBatchSampler):
@@ -26,7 +26,7 @@ class ClusteredInBatchSampler(InBatchSampler):
     ----------
     cluster_size : int, default=8
         Rows in a cluster at the end of training. The larger, the harder the negatives.
-    refresh_epochs : int, default=2
+    refresh_epochs : int, default=3
         Cluster anew before every so many epochs. In between, the clusters stay, and a batch is
         another union of them.
     schedule : {None, "linear", "geometric"}, default="geometric"
@@ -56,7 +56,7 @@ class ClusteredInBatchSampler(InBatchSampler):
     """
 
     def __init__(
-        self, cluster_size: int = 8, refresh_epochs: int = 2, schedule: str | None = "geometric"
+        self, cluster_size: int = 8, refresh_epochs: int = 3, schedule: str | None = "geometric"
     ):
         self.cluster_size = cluster_size
         self.refresh_epochs = refresh_epochs
@@ -102,18 +102,18 @@ def main_axes(network, n_rows, rng, n_axes=N_AXES, n_sample=4096):
     Returns (n_rows, n_axes) float32, or the vectors (n_rows, H) as they are where H is no more.
     """
     sample = np.sort(rng.choice(n_rows, min(n_rows, n_sample), replace=False))
-    units = torch.nn.functional.normalize(network.hidden(sample))  # (s, H)
+    units = torch.nn.functional.normalize(network.sketch(sample))  # (s, H)
     if units.shape[1] <= n_axes:
-        return network.hidden(np.arange(n_rows)).cpu().numpy()
+        return network.sketch(np.arange(n_rows)).cpu().numpy()
     axes = leading_axes(units, n_axes, rng)
     out = np.empty((n_rows, n_axes), np.float32)
     for block in blocks(n_rows, 16384):
-        hidden = network.hidden(np.arange(block.start, block.stop))
+        hidden = network.sketch(np.arange(block.start, block.stop))
         out[block] = (hidden @ axes).cpu().numpy()
     return out
 
 
-def balanced_clusters(vectors, size, rng, n_iter=4):
+def balanced_clusters(vectors, size, rng, n_iter=2):
     """Order rows such that each `size` of them in turn are a cluster; the last may be smaller.
 
     Rows are bisected by spherical 2-means: those nearest to one centre go left, in a number that is
