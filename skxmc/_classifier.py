@@ -109,7 +109,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         mean P@1, P@3 and P@5 on the rows by which `tail_bias` is chosen; 0 for a 1-d y, below 1,000
         rows, with `late_fusion`, and with the sampler "label-embedding". It takes effect where
         `tail_bias` does; dense scores, probabilities and `predict` remain the network's. The model
-        then holds up to 192 numbers and the labels of each training row, of 262,144 at most.
+        then holds up to 192 numbers and the labels of each training row, of 131,072 at most.
         `partial_fit` keeps no rows.
     top_k : int or None, default=None
         What `decision_function` and `predict_proba` return: None for dense arrays (n, n_labels);

@@ -9,6 +9,8 @@ models", ICLR 2020). What labels go together on a row, the rows know best.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,7 +28,7 @@ from skxmc._threads import FEW_ROWS, blocks, for_each
 N_NEIGHBORS = 32
 N_AXES = 192  # numbers for a row, of all members
 TEMPERATURE = 0.05  # of cosines: a neighbour less near by this much counts 1/e of the nearest
-MOST_ROWS = 2**18  # that are kept: a search of them costs less than that of 35,000 labels
+MOST_ROWS = 2**17  # that are kept: 100 MB
 _SAMPLE = 2048  # rows that the axes are found by
 
 
@@ -36,8 +38,8 @@ class Voters:
 
     rows: NDArray[np.int64]  # (N,), ascending
     labels: sp.csr_array  # (N, L), ones
-    axes: list[torch.Tensor]  # (H, D) of each member
-    along: list[torch.Tensor]  # (N, D): the hidden vectors along these axes
+    axes: list[torch.Tensor]  # (H, d) of each member
+    along: torch.Tensor  # (N, D): the hidden vectors along these axes, member after member
 
     @classmethod
     def of(
@@ -55,49 +57,50 @@ class Voters:
         sample = np.sort(rng.choice(rows, min(len(rows), _SAMPLE), replace=False))
         n_axes = max(1, N_AXES // len(networks))
         starts = rng.spawn(len(networks))
-        axes = [None] * len(networks)
+        axes: list[Any] = [None] * len(networks)
 
         def find(m):
             units = _units(networks[m].hidden(X, sample))
             axes[m] = evened_axes(units, n_axes, starts[m])
 
         for_each(find, range(len(networks)), min(n_threads, len(networks)))
-        along = [
-            _project(lambda part, network=network: network.hidden(X, part), rows, own, n_threads)
-            for network, own in zip(networks, axes, strict=True)
-        ]
+        along = torch.empty(len(rows), sum(_widths(axes)), device=axes[0].device)
+        for network, own, part in zip(networks, axes, along.split(_widths(axes), 1), strict=True):
+            _project(partial(network.hidden, X), rows, own, n_threads, part)
         indptr = np.append(0, np.cumsum(np.diff(Y.indptr)[rows]))
         labels = _label_lists(indptr, Y.indices[entries(Y, rows)[1]], Y.shape[1])
         return cls(rows, labels, axes, along)
 
     def all(self) -> Neighbors:
-        """As the members side by side see them."""
-        return Neighbors(
-            torch.block_diag(*self.axes), _units(torch.cat(self.along, 1)), self.labels
-        )
+        """As the members side by side see them; called last, since `along` becomes its vectors."""
+        return Neighbors(torch.block_diag(*self.axes), _units(self.along), self.labels)
 
     def some(self, m: int, wanted: NDArray[np.bool_]) -> Neighbors:
         """As a member sees those of the rows (n,) that are wanted."""
         kept = np.flatnonzero(wanted[self.rows])
-        return Neighbors(self.axes[m], _units(self.along[m][kept]), self.labels[kept])
+        own = self.along.split(_widths(self.axes), 1)[m]
+        return Neighbors(self.axes[m], _units(own[kept]), self.labels[kept])
 
 
-def _project(hidden_of, rows, axes, n_threads):
-    """Hidden vectors of the rows along the axes, (n, D)."""
-    out = torch.empty(len(rows), axes.shape[1], device=axes.device)
+def _widths(axes):
+    return [a.shape[1] for a in axes]
+
+
+def _project(hidden_of, rows, axes, n_threads, out):
+    """Hidden vectors of the rows along the axes, to `out` (n, d)."""
 
     def fill(block):
-        torch.mm(hidden_of(rows[block]), axes, out=out[block])
+        out[block] = hidden_of(rows[block]) @ axes
 
     if len(rows) <= FEW_ROWS:
         fill(slice(0, len(rows)))
     else:
         for_each(fill, blocks(len(rows), 512), n_threads)
-    return out
 
 
 def _units(vectors):
-    return torch.nn.functional.normalize(vectors)
+    """Unit vectors, in the memory of the vectors, which may be large; zeros stay zero."""
+    return vectors.div_(vectors.norm(dim=1, keepdim=True).clamp_min_(1e-12))
 
 
 def _label_lists(indptr, indices, n_labels):
@@ -143,7 +146,9 @@ class Neighbors:
 
     def votes(self, hidden: torch.Tensor, n_threads: int) -> sp.csr_array:
         """How much of the vote each label gets, (n, L): at most 1, and 0 where nothing is alike."""
-        queries = _units(_project(lambda part: part, hidden, self.axes, n_threads))
+        queries = hidden.new_empty(len(hidden), self.axes.shape[1])
+        _project(lambda part: part, hidden, self.axes, n_threads, queries)
+        _units(queries)
         k = min(N_NEIGHBORS, len(self.vectors))
         cosines, found = self._index.topk(queries, k, n_threads=n_threads)  # (n, k) each
         weights = np.exp((cosines.astype(np.float64) - cosines[:, :1]) / TEMPERATURE)

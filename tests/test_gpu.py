@@ -414,6 +414,26 @@ def test_a_model_fitted_on_a_gpu_predicts_where_there_is_none(data):
     np.testing.assert_array_equal(found[0], expected[0])
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+def test_neighbours_vote_as_on_the_cpu(data, device, monkeypatch):
+    """By the code of a GPU, and on one where there is one."""
+    X, Y, X_test, _ = data
+    parameters = {"sampler": "in-batch", "neighbor_weight": 0.3, "n_estimators": 2}
+    clf = xmc(**parameters).fit(X, Y)
+    expected = clf.predict_topk(X_test, 10)
+    monkeypatch.setattr(_network, "CompiledEnds", TorchEnds)
+    again = pickle.loads(pickle.dumps(clf)).set_params(device=device)
+    labels, scores = again.predict_topk(X_test, 10)
+    assert (labels == expected[0]).mean() > 0.99  # near ties
+    np.testing.assert_allclose(np.sort(scores), np.sort(expected[1]), rtol=1e-3, atol=1e-3)
+    one = again.predict_topk(X_test[:1], 10)
+    np.testing.assert_allclose(one[1], scores[:1], rtol=1e-3, atol=1e-3)
+    kept = xmc(device=device, **parameters).fit(X, Y)  # seen by a GPU, and kept here
+    assert kept.neighbor_vectors_.shape == clf.neighbor_vectors_.shape
+    assert kept.neighbor_weight_ == 0.3
+    assert isinstance(kept.neighbor_axes_, np.ndarray)
+
+
 # --- out of memory --------------------------------------------------------------------------------
 
 NEED = Need("cuda", 10_000, 670_000, (512,), 2, 128, 50, False, True, True, False)
