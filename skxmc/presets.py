@@ -158,8 +158,8 @@ def few_mips(**parameters: Any) -> XMCClassifier:
 def quick(**parameters: Any) -> XMCClassifier:
     """For little time: one network, four epochs.
 
-    A quarter to two thirds of the default's time, and a half to one point of P@1 less, with very
-    many labels of few rows three; the tables of the benchmark (docs) have both.
+    A third to two thirds of the default's time, and a half to one and a half points of P@1 less,
+    with very many labels of few rows three; the tables of the benchmark (docs) have both.
 
     Parameters
     ----------
