@@ -29,9 +29,13 @@ def evened_axes(
 
     Each is divided by the square root of its root mean square: with the first few as long as they
     are, all rows would look alike; with all of one length, the last would count for more than they
-    tell.
+    tell. Axes of which the sample tells nothing are zeros. At most as many as the sample has rows.
     """
-    axes = leading_axes(units, min(n_axes, units.shape[1]), rng, n_iter)
-    along = units @ axes  # (s, n_axes)
-    squares, turn = torch.linalg.eigh(along.T @ along / len(units))
-    return axes @ (turn * squares.clamp_min(1e-6 * float(squares[-1]) + 1e-30) ** -0.25)
+    axes = leading_axes(units, min(n_axes, *units.shape), rng, n_iter)
+    along = (units @ axes).cpu().numpy().astype(np.float64)  # (s, n_axes)
+    squares, turn = np.linalg.eigh(along.T @ along / len(units))
+    known = squares > 1e-6 * squares[-1]
+    factors = np.zeros_like(squares)
+    factors[known] = squares[known] ** -0.25
+    scaled = torch.from_numpy((turn * factors).astype(np.float32)).to(axes.device)
+    return axes @ scaled

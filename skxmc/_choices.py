@@ -6,7 +6,7 @@ from skxmc._lazy import torch
 from skxmc._neighbors import mix, scores_of
 from skxmc._network import hidden_vectors
 from skxmc._ranking import fuse, side_by_side
-from skxmc._threads import for_each
+from skxmc._threads import blocks, for_each
 from skxmc.metrics._ranking import _hits
 
 CANDIDATES = 50  # labels of a row that may be its best under a tail bias
@@ -85,15 +85,17 @@ def choose_neighbor_weight(held_out, seen, n_threads=1):
 
     def judge(predictor, neighbors, X, Y):
         n = min(5, len(seen))
-        ranking = predictor.topk(X, Y.shape[0], n)
-        rows = np.arange(Y.shape[0])
-        hidden = hidden_vectors(predictor.network, X, rows, predictor.n_threads)
-        votes = neighbors.votes(hidden, predictor.n_threads)
-        scores = scores_of(predictor.network, hidden, votes)
-        return {
-            weight: _row_precision(Y, seen[mix(ranking, votes, scores, weight, n)[0]])
-            for weight in (0.0, *NEIGHBOR_WEIGHTS)
-        }
+        labels, plain = predictor.topk(X, Y.shape[0], n)
+        precision = {weight: [] for weight in (0.0, *NEIGHBOR_WEIGHTS)}
+        for block in blocks(Y.shape[0], 1024):
+            rows = np.arange(block.start, block.stop)
+            hidden = hidden_vectors(predictor.network, X, rows, predictor.n_threads)
+            votes = neighbors.votes(hidden, predictor.n_threads)
+            scores = scores_of(predictor.network, hidden, votes)
+            for weight, parts in precision.items():
+                best, _ = mix((labels[block], plain[block]), votes, scores, weight, n)
+                parts.append(_row_precision(Y[rows], seen[best]))
+        return {weight: np.concatenate(parts) for weight, parts in precision.items()}
 
     return _best(_judged(judge, held_out, n_threads))
 
@@ -125,7 +127,11 @@ def _judged(judge, held_out, n_threads):
         number, item = numbered
         found[number] = judge(*item)
 
-    for_each(keep, enumerate(held_out), n_threads)
+    if n_threads == 1:  # here, where torch has the caller's threads
+        for numbered in enumerate(held_out):
+            keep(numbered)
+    else:
+        for_each(keep, enumerate(held_out), n_threads)
     parts = [found[number] for number in sorted(found)]
     return {choice: np.concatenate([part[choice] for part in parts]) for choice in parts[0]}
 

@@ -107,10 +107,10 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         training rows vote with their labels: those whose hidden vectors point most nearly the way
         of the row's, the nearer the more [K]_. "auto": of 0, 0.05 ... 0.4 the weight of the highest
         mean P@1, P@3 and P@5 on the rows by which `tail_bias` is chosen; 0 for a 1-d y, below 1,000
-        rows, with `late_fusion`, and with the sampler "label-embedding". It takes effect where
-        `tail_bias` does; dense scores, probabilities and `predict` remain the network's. The model
-        then holds up to 192 numbers and the labels of each training row, of 131,072 at most.
-        `partial_fit` keeps no rows.
+        rows, with `late_fusion`, and with the sampler "label-embedding". It takes effect in the
+        methods that `tail_bias` does; dense scores, probabilities and `predict` remain the
+        network's. The model then holds up to 192 numbers and the labels of each training row, of
+        131,072 at most. `partial_fit` keeps no rows.
     top_k : int or None, default=None
         What `decision_function` and `predict_proba` return: None for dense arrays (n, n_labels);
         k for a `csr_array` that holds the k best labels of each row.
@@ -167,9 +167,10 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         The weight of the classifier that `predict_topk` uses.
     neighbor_weight_ : float
         The weight of the votes that `predict_topk` uses; 0 where no rows are kept. Set it to 0, and
-        the network ranks alone, in less time.
+        the network ranks alone, in less time, and files and copies have no rows.
     neighbor_axes_ : ndarray of shape (H, D), float32, or None
-        The axes along which hidden vectors are compared, D at most 192.
+        The axes along which hidden vectors are compared, D at most 192 or as many as members; after
+        :func:`skxmc.ensemble.average` the sum of theirs.
     neighbor_vectors_ : ndarray of shape (n_kept, D), float32, or None
         Unit vectors: the training rows along these axes.
     neighbor_labels_ : tuple of ndarray of shape (n_kept + 1,) and (n_entries,), or None
@@ -624,6 +625,11 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         with explaining_prediction(device, n_bytes + self.feature_weights_.nbytes):
             network = Network(self._weights(biases), device)
         labels, neighbors = network.labels, None
+        if self.neighbor_weight_ and self.neighbor_vectors_ is None:
+            raise ValueError(
+                f"neighbor_weight_={self.neighbor_weight_}, but no rows are kept to vote: set it "
+                "to 0, or fit anew with neighbor_weight above 0."
+            )
         if self.neighbor_weight_:
             neighbors = Neighbors.load(
                 network, self.neighbor_axes_, self.neighbor_vectors_, *self.neighbor_labels_,
@@ -643,6 +649,8 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         """What pickle, joblib and skops store: all but what predictions make anew."""
         state = {**super().__getstate__(), "_skxmc_format": FORMAT, "_skxmc_version": own_version()}
         state.pop("_kept", None)
+        if not state.get("neighbor_weight_", True):  # rows that do not vote stay here
+            state |= NO_NEIGHBORS
         return state
 
     def __setstate__(self, state):

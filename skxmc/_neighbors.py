@@ -40,6 +40,7 @@ class Voters:
     labels: sp.csr_array  # (N, L), ones
     axes: list[torch.Tensor]  # (H, d) of each member
     along: torch.Tensor  # (N, D): the hidden vectors along these axes, member after member
+    _all: Neighbors | None = None
 
     @classmethod
     def of(
@@ -73,7 +74,9 @@ class Voters:
 
     def all(self) -> Neighbors:
         """As the members side by side see them; called last, since `along` becomes its vectors."""
-        return Neighbors(torch.block_diag(*self.axes), _units(self.along), self.labels)
+        if self._all is None:
+            self._all = Neighbors(torch.block_diag(*self.axes), _units(self.along), self.labels)
+        return self._all
 
     def some(self, m: int, wanted: NDArray[np.bool_]) -> Neighbors:
         """As a member sees those of the rows (n,) that are wanted."""
@@ -150,10 +153,14 @@ class Neighbors:
         _project(lambda part: part, hidden, self.axes, n_threads, queries)
         _units(queries)
         k = min(N_NEIGHBORS, len(self.vectors))
+        if not k:
+            return sp.csr_array((len(hidden), self.labels.shape[1]))
         cosines, found = self._index.topk(queries, k, n_threads=n_threads)  # (n, k) each
-        weights = np.exp((cosines.astype(np.float64) - cosines[:, :1]) / TEMPERATURE)
-        weights[cosines <= 0] = 0
+        # -1 is found where nothing compares, as with NaN.
+        cosines = np.where((found >= 0) & (cosines > 0), cosines.astype(np.float64), -np.inf)
+        weights = np.exp((cosines - np.maximum(cosines[:, :1], 0)) / TEMPERATURE)
         weights /= np.maximum(weights.sum(1, keepdims=True), 1e-30)
+        found = np.maximum(found, 0)
         starts = np.arange(0, weights.size + 1, k)
         near = sp.csr_array(
             (weights.ravel(), found.ravel(), starts), shape=(len(weights), len(self.vectors))

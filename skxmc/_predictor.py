@@ -29,7 +29,7 @@ class Predictor:
 
     `seen` (L,) says which labels training has met. `embeddings` (L, H) are unit vectors, or None.
     With `shortlist_size`, a row's scores count for that many labels of nearest embeddings only.
-    `neighbors` vote where neither of these is asked for.
+    `neighbors` vote where rankings are neither confined nor fused.
     """
 
     network: Network

@@ -333,7 +333,7 @@ class Trainer:
         return hidden_vectors(self.network, self.X, rows, self.n_threads)
 
     def sketch(self, rows):
-        """Hidden vectors of a few of the units, (len(rows), fewer than H): less work."""
+        """Hidden vectors of a few of the units, (len(rows), at most H): less work."""
         return hidden_vectors(self.network.sketch(), self.X, rows, self.n_threads)
 
     def share_index(self, index):

@@ -57,7 +57,10 @@ def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
     Meant for fits on the same rows: `label_counts_` and `n_samples_seen_` are the largest of
     theirs. A member that has not seen a label, for instance since `early_stopping` held out all its
     rows, adds nothing to its score but the mean bias of the members that have. Neighbours are kept
-    if all that have some kept the same rows; else ``neighbor_weight_`` is 0.
+    if all that have some kept the same rows, in which each member then counts alike, while in a row
+    to be ranked it counts by the length of its hidden vector; else ``neighbor_weight_`` is 0. They
+    are compared along the axes of all: the search takes as many times as long as there are
+    classifiers.
 
     Examples
     --------

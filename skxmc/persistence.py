@@ -139,6 +139,8 @@ def contents(clf, tensors, halved=()):
         for name, value in vars(clf).items()
         if name not in parameters and name not in _NOT_STORED
     }
+    if not clf.neighbor_weight_:  # rows that do not vote are nobody's business
+        state |= NO_NEIGHBORS
     state |= {name: _halve(name, state[name]) for name in halved}
     return {
         "format": FORMAT,
@@ -443,7 +445,7 @@ def _check_attributes(clf):
         wanted |= {"residual_.0": (width, width), "residual_.1": (width,)}
     if clf.label_embeddings_ is not None:
         wanted["label_embeddings_"] = (n_labels, width)
-    if clf.neighbor_weight_:
+    if clf.neighbor_weight_ or clf.neighbor_labels_ is not None:
         indptr, indices = clf.neighbor_labels_
         n_rows, n_axes = len(indptr) - 1, clf.neighbor_axes_.shape[-1]
         wanted |= {"neighbor_axes_": (width, n_axes), "neighbor_vectors_": (n_rows, n_axes)}

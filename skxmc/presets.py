@@ -125,7 +125,7 @@ def few_mips(**parameters: Any) -> XMCClassifier:
 
     Five labels from the index, positives dropped after fetching, the label bias left out of the
     inner product, a rebuild at each epoch and each 1,000 steps, and 3,000 uniform labels for each
-    row. The encoder is this package's, not BERT, and so are optimiser and width.
+    row. The encoder is this package's, not BERT, and so are optimiser, epochs and width.
 
     Parameters
     ----------
@@ -158,8 +158,9 @@ def few_mips(**parameters: Any) -> XMCClassifier:
 def quick(**parameters: Any) -> XMCClassifier:
     """For little time: one network, four epochs.
 
-    A third to two thirds of the default's time, and a half to one and a half points of P@1 less,
-    with very many labels of few rows three; the tables of the benchmark (docs) have both.
+    A third to three quarters of the default's time, and a half to one and a half points of P@1
+    less, with very many labels of few rows three and a half; the tables of the benchmark (docs)
+    have both.
 
     Parameters
     ----------

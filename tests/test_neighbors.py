@@ -16,6 +16,7 @@ from skxmc import _neighbors as neighbors_module
 from skxmc._axes import evened_axes, leading_axes
 from skxmc._choices import NEIGHBOR_WEIGHTS, _row_precision
 from skxmc._ends import Rows
+from skxmc._inputs import sample_rows
 from skxmc._neighbors import (
     N_AXES,
     N_NEIGHBORS,
@@ -505,3 +506,56 @@ def test_pickles_from_before_there_were_neighbours_load(clf, data):
     again.__setstate__({**state, "_skxmc_format": 1})
     assert again.neighbor_weight == again.neighbor_weight_ == 0
     np.testing.assert_array_equal(again.predict_topk(data[1])[0], plain.predict_topk(data[1])[0])
+
+
+# -- next to nothing to vote -----------------------------------------------------------------------
+
+
+def passed_over(n_rows, n_members):
+    return sample_rows(n_rows, n_members, seed_of(0))
+
+
+@pytest.mark.parametrize("n_estimators", [1, 2, 5])
+@pytest.mark.parametrize("n_labelled", [1, 3])
+@pytest.mark.parametrize("weight", ["auto", 0.3])
+def test_labels_on_rows_that_a_member_passes_over_alone(data, n_estimators, n_labelled, weight):
+    """It has none to vote; one row makes one axis."""
+    X = data[0]
+    Y = np.zeros((X.shape[0], 4), np.int64)
+    Y[passed_over(X.shape[0], n_estimators)[0][:n_labelled], :n_labelled] = np.eye(n_labelled)
+    clf = xmc(neighbor_weight=weight, n_estimators=n_estimators).fit(X, Y)
+    labels, scores = clf.predict_topk(data[1], k=4)
+    assert (np.sort(labels) == np.arange(4)).all()
+    assert not np.isnan(scores).any()
+    if weight != "auto":
+        assert np.isfinite(clf.neighbor_axes_).all()
+        assert np.isfinite(clf.neighbor_vectors_).all()
+
+
+def test_rows_that_are_all_alike_vote_alike(data):
+    X = sp.csr_array(np.ones((300, 6), np.float32))
+    Y = np.arange(300)[:, None] % 3 == np.arange(3)
+    clf = xmc(neighbor_weight=0.3).fit(X, Y.astype(np.int64))
+    assert np.isfinite(clf.neighbor_vectors_).all()
+    assert np.isfinite(clf.predict_topk(X[:20], k=3)[1]).all()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_vectors_that_compare_with_nothing_do_not_vote(clf, data, wrong):
+    spoilt = damaged(clf, neighbor_vectors_=np.full_like(clf.neighbor_vectors_, wrong))
+    plain = damaged(clf, neighbor_weight_=0.0)
+    found = [one.predict_topk(data[1], k=5)[0] for one in (spoilt, plain)]
+    np.testing.assert_array_equal(*found)
+
+
+def test_rows_that_do_not_vote_are_not_stored(clf, data, tmp_path):
+    pytest.importorskip("safetensors")
+    clf = damaged(clf, neighbor_weight_=0.0)
+    assert clf.neighbor_vectors_ is not None
+    save_model(clf, tmp_path / "clf")
+    for again in (load_model(tmp_path / "clf"), pickle.loads(pickle.dumps(clf))):
+        assert kept_nothing(again)
+        np.testing.assert_array_equal(again.predict_topk(data[1])[0], clf.predict_topk(data[1])[0])
+        again.neighbor_weight_ = 0.2
+        with pytest.raises(ValueError, match=r"neighbor_weight_=0\.2, but no rows are kept"):
+            again.predict_topk(data[1])
