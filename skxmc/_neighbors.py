@@ -23,7 +23,7 @@ from skxmc._index import ExactIndex
 from skxmc._lazy import torch
 from skxmc._network import Network
 from skxmc._ranking import Ranking, merged
-from skxmc._threads import FEW_ROWS, blocks, for_each
+from skxmc._threads import for_each, over_rows
 
 N_NEIGHBORS = 32
 N_AXES = 192  # numbers for a row, of all members
@@ -95,10 +95,7 @@ def _project(hidden_of, rows, axes, n_threads, out):
     def fill(block):
         out[block] = hidden_of(rows[block]) @ axes
 
-    if len(rows) <= FEW_ROWS:
-        fill(slice(0, len(rows)))
-    else:
-        for_each(fill, blocks(len(rows), 512), n_threads)
+    over_rows(fill, len(rows), 512, n_threads)
 
 
 def _units(vectors):
@@ -141,10 +138,7 @@ class Neighbors:
             own = scores_of(network, hidden[block], part)
             labels[block], scores[block] = mix(found, part, own, self.weight, labels.shape[1])
 
-        if len(hidden) <= FEW_ROWS:
-            revise(slice(0, len(hidden)))
-        else:
-            for_each(revise, blocks(len(hidden), 512), n_threads)
+        over_rows(revise, len(hidden), 512, n_threads)
         return labels, scores
 
     def votes(self, hidden: torch.Tensor, n_threads: int) -> sp.csr_array:

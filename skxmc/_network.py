@@ -26,7 +26,7 @@ from scipy.linalg import block_diag
 from skxmc._ends import CompiledEnds, Rows, Table, TorchEnds, move
 from skxmc._lazy import torch
 from skxmc._products import affine, product
-from skxmc._threads import FEW_ROWS, for_each
+from skxmc._threads import over_rows
 from skxmc._units import Units
 
 FEW_UNITS = 128  # what a sketch has at least
@@ -481,11 +481,8 @@ def hidden_vectors(
     """Hidden vectors of many rows for prediction, (len(rows), H)."""
     out = torch.empty(len(rows), network.labels.width, dtype=torch.float32, device=network.device)
 
-    def fill(begin):
-        out[begin : begin + block] = network.hidden(X, rows[begin : begin + block])
+    def fill(part):
+        out[part] = network.hidden(X, rows[part])
 
-    if len(rows) <= FEW_ROWS:
-        fill(0)
-    else:
-        for_each(fill, range(0, len(rows), block), n_threads)
+    over_rows(fill, len(rows), block, n_threads)
     return out

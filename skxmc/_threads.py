@@ -71,6 +71,14 @@ def for_each(work: Callable[[Any], object], items: Iterable[Any], n_threads: int
             stop.set()
 
 
+def over_rows(work: Callable[[slice], object], n: int, size: int, n_threads: int) -> None:
+    """Call work(block) for blocks of n rows, by the threads; for few rows once, in this one."""
+    if n <= FEW_ROWS:
+        work(slice(0, n))
+    else:
+        for_each(work, blocks(n, size), n_threads)
+
+
 def alone(work: Callable[[], Any]) -> Any:
     """Return work(), called in a kept thread of ours: for what is done sooner than one is started.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skxmc._ends import Rows, entries
 from skxmc._lazy import torch
-from skxmc._threads import FEW_ROWS, blocks, for_each
+from skxmc._threads import blocks, for_each, over_rows
 
 _ROWS, _LABELS = 256, 2048  # of a block of scores: 2 MB
 _ENOUGH = 256  # rows of a first search from which 8-bit label vectors are worth their making
@@ -101,10 +101,7 @@ class ExactIndex:
                 )  # fmt: skip
             _kernels.finish(queries.numpy(), weights, biases, state, found)
 
-        if len(hidden) <= FEW_ROWS:
-            rank(slice(0, len(hidden)))
-        else:
-            for_each(rank, blocks(len(hidden), _ROWS), n_threads or self.n_threads)
+        over_rows(rank, len(hidden), _ROWS, n_threads or self.n_threads)
         return best, labels
 
     def _encode(self, n):
