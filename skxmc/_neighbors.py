@@ -19,7 +19,7 @@ from scipy.special import log_expit
 
 from skxmc._axes import evened_axes
 from skxmc._ends import Rows, entries
-from skxmc._index import ExactIndex
+from skxmc._index._rows import row_index
 from skxmc._lazy import torch
 from skxmc._network import Network
 from skxmc._ranking import Ranking, merged
@@ -118,7 +118,7 @@ class Neighbors:
     weight: float = 0.0  # of their votes
 
     def __post_init__(self):
-        self._index = ExactIndex().build(self.vectors)
+        self._index = row_index(self.vectors)
 
     @classmethod
     def load(cls, network, axes, vectors, indptr, indices, n_labels, weight):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from skxmc._axes import leading_axes
+from skxmc._clusters import balanced_clusters
 from skxmc._lazy import torch
 from skxmc._threads import alone, blocks
 from skxmc.samplers._base import Problem, Sampler, check_integers, check_schedule, on_the_way
@@ -111,19 +112,3 @@ def main_axes(network, n_rows, rng, n_axes=N_AXES, n_sample=4096):
         hidden = network.sketch(np.arange(block.start, block.stop))
         out[block] = (hidden @ axes).cpu().numpy()
     return out
-
-
-def balanced_clusters(vectors, size, rng, n_iter=2):
-    """Order rows such that each `size` of them in turn are a cluster; the last may be smaller.
-
-    Rows are bisected by spherical 2-means: those nearest to one centre go left, in a number that is
-    a multiple of `size`, the others right, and each half again until it is one cluster.
-
-    vectors : (n_rows, H) float32. Returns (n_rows,) int64.
-    """
-    from skxmc import _kernels
-
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    scale = (1 / np.maximum(norms, 1e-12)).astype(np.float32)
-    order = _kernels.bisect_rows(vectors, scale, size, rng.random(len(vectors)), n_iter)
-    return order.astype(np.int64)

@@ -1,0 +1,88 @@
+"""Nearest of very many rows by cosine: those of the clusters nearest to a query, in 8 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skxmc._clusters import balanced_clusters
+from skxmc._index._exact import ExactIndex
+from skxmc._lazy import torch
+from skxmc._threads import FEW_ROWS, blocks, for_each, over_rows
+
+MANY = 2**16  # rows; of fewer an exact search takes no longer
+SIZE = 32  # rows of a cluster
+COMPARED = 4096  # rows that a query is compared with
+_BLOCK = 512 * SIZE
+
+
+def row_index(vectors: torch.Tensor, n_threads: int = 1) -> RowIndex | ExactIndex:
+    """An index over unit vectors (N, D), exact where they are few or on a GPU."""
+    if len(vectors) <= MANY or vectors.device.type != "cpu":
+        return ExactIndex(n_threads=n_threads).build(vectors)
+    return RowIndex(vectors, n_threads)
+
+
+class RowIndex:
+    """Unit vectors (N, D) by clusters of look-alikes, 8 bits a number.
+
+    Of a query's 32 nearest rows 94 to 95 % are among those compared, of 90,000 rows of tibkat: a
+    twentieth, or 0.8 of 17 MB, which is what a single query waits for.
+
+    Sums of products are whole numbers that float32 holds: they, and so what is found, are the same
+    whatever computes them and however many queries there are.
+    """
+
+    def __init__(self, vectors: torch.Tensor, n_threads: int = 1):
+        order = balanced_clusters(vectors.numpy(), SIZE, np.random.default_rng(0))
+        self._rows = order.astype(np.int32)
+        self._codes = np.empty(vectors.shape, np.int8)
+        self._scales = np.empty(len(order), np.float32)
+        sums: list[torch.Tensor] = [None] * -(-len(order) // _BLOCK)  # of the clusters of a block
+
+        def arrange(block):
+            own = vectors[order[block]]
+            self._codes[block], self._scales[block] = _encode(own, 127)
+            own = torch.nn.functional.pad(own, (0, 0, 0, -len(own) % SIZE))
+            sums[block.start // _BLOCK] = own.view(-1, SIZE, own.shape[1]).sum(1)
+
+        for_each(arrange, blocks(len(order), _BLOCK), n_threads)
+        self._centres, self._centre_scales = _encode(torch.nn.functional.normalize(torch.cat(sums)))
+        self._float_centres = torch.from_numpy(self._centres).float()
+
+    def topk(
+        self, queries: torch.Tensor, k: int, *, n_threads: int = 1
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """The k <= 4,096 rows of highest cosine to unit vectors (n, D): cosines, rows: (n, k) each.
+
+        Best first, ties by row; minus infinity and -1 where there are no more.
+        """
+        from skxmc._index import _row_kernels
+
+        cosines = np.full((len(queries), k), -np.inf, np.float32)
+        rows = np.full((len(queries), k), -1, np.int32)
+        probed = min(COMPARED // SIZE, len(self._centres))
+        most = min(127, (2**24 - 1) // (127 * queries.shape[1]))
+
+        def find(block):
+            codes, scales = _encode(queries[block], most)
+            if len(codes) <= FEW_ROWS:
+                products = _row_kernels.multiply(codes, self._centres)
+            else:
+                products = (torch.from_numpy(codes).float() @ self._float_centres.T).numpy()
+            clusters = np.empty((len(codes), probed), np.int32)
+            _row_kernels.nearest_clusters(products, self._centre_scales, clusters)
+            _row_kernels.nearest_rows(
+                codes, scales, clusters, SIZE,
+                self._codes, self._scales, self._rows, cosines[block], rows[block],
+            )  # fmt: skip
+
+        over_rows(find, len(queries), 256, n_threads)
+        return cosines, rows
+
+
+def _encode(vectors, most=127):
+    """Whole numbers (n, D) int8 of at most `most`, and what makes them vectors again, (n,)."""
+    highest = vectors.abs().amax(1).clamp_min_(1e-30)
+    codes = (vectors * (most / highest)[:, None]).nan_to_num_(0, 0, 0).round_()
+    return codes.to(torch.int8).numpy(), (highest / most).nan_to_num_(0, 0, 0).numpy()
