@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skxmc._callbacks import CallbackSupportMixin
 from skxmc._checkpoint import Checkpoint
 from skxmc._device_memory import explaining_prediction
-from skxmc._fitting import NO_NEIGHBORS, Fitting
+from skxmc._fitting import NO_NEIGHBORS, Fitting, needs_rows
 from skxmc._format import FORMAT, own_version, refuse_newer
 from skxmc._index import ExactIndex
 from skxmc._inputs import as_rows, check_k, find_device, rate_factors
@@ -111,6 +111,13 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         methods that `tail_bias` does; dense scores, probabilities and `predict` remain the
         network's. The model then holds up to 192 numbers and the labels of each training row, of
         131,072 at most. `partial_fit` keeps no rows.
+    search : {"exact", "neighbors"}, default="exact"
+        Which labels `predict_topk` and what ranks as it does score: all, or those of the 512
+        training rows whose hidden vectors point most nearly the way of the row's, 512 at most.
+        "neighbors" keeps rows as `neighbor_weight` does, but up to 1,048,576, and may be switched
+        on and off after `fit`. Of three real data sets it finds 99 % of the exact five best labels,
+        in a fraction of the time where labels are hundreds of thousands or rows come one by one
+        (:doc:`/scale`). Where `k` is above 128, and on a GPU, all labels are scored.
     top_k : int or None, default=None
         What `decision_function` and `predict_proba` return: None for dense arrays (n, n_labels);
         k for a `csr_array` that holds the k best labels of each row.
@@ -175,6 +182,9 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         Unit vectors: the training rows along these axes.
     neighbor_labels_ : tuple of ndarray of shape (n_kept + 1,) and (n_entries,), or None
         The labels of these rows, as columns of y: ``indptr`` and ``indices`` of a CSR matrix.
+    search_recall_ : float or None
+        With ``search="neighbors"``: the share of the exact five best labels that it found, of 512
+        training rows, each left out of its neighbours. Where it is below 0.9 `fit` warns.
     shortlist_size_ : int or None
         Scores count for so many labels of nearest embeddings, at least 100; None: for all.
     loss_curve_ : list of float
@@ -256,6 +266,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "late_fusion": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"}), None],
         "neighbor_weight": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
+        "search": [StrOptions({"exact", "neighbors"})],
         "top_k": [Interval(Integral, 1, None, closed="left"), None],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -292,6 +303,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         dropout: float = 0.4,
         late_fusion: float | Literal["auto"] | None = None,
         neighbor_weight: float | Literal["auto"] = "auto",
+        search: Literal["exact", "neighbors"] = "exact",
         top_k: int | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -318,6 +330,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         self.dropout = dropout
         self.late_fusion = late_fusion
         self.neighbor_weight = neighbor_weight
+        self.search = search
         self.top_k = top_k
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -371,6 +384,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         X, y = self._validate(X, y, reset=not go_on)
         Y, classes, kind = encode_targets(y, self.classes_ if go_on else None)
         weight = self._resolve_neighbor_weight(kind)
+        self._check_search()
         n_epochs = count_epochs(self.max_iter, self.learning_rate, Y)
         factors = rate_factors(self.learning_rate, n_epochs)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -384,14 +398,16 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
             rows, Y, counts, n_rows, seed, factors, n_epochs, go_on, passed_over
         )
         weight = self._resolve_neighbor_weight(kind, ensemble.shortlist_size)
+        self._check_search(ensemble.shortlist_size)
         self.classes_, self._kind = (self.classes_ if go_on else classes), kind
         tasks = self._start(ensemble, seen, X, y, go_on)
         with Interrupt(self._holds_interrupts) as interrupt:
             watched = held_out if self.early_stopping else None
             self._train(ensemble, watched, seen, tasks, interrupt, saved)
-            neighbors = self._choose(ensemble, held_out, seen, Y, weight, seed)
+            kept = self._choose(ensemble, held_out, seen, Y, weight, seed)
             self._store(ensemble, seen)
-            self._keep_neighbors(neighbors, seen)
+            if kept is not None:
+                self._keep_neighbors(kept[0], kept[1], as_rows(rows), seen, seed)
             self._choose_fusion(held_out)
         tasks.end()
         if saved and interrupt.how is None:
@@ -439,6 +455,8 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         AttributeError
             If `early_stopping` or ``late_fusion="auto"`` would hold rows out.
         """
+        if self.search == "neighbors":
+            raise ValueError("search='neighbors': partial_fit keeps no rows. Set it to 'exact'.")
         go_on = self._is_fitted()
         X, y = self._validate(X, y, reset=not go_on)
         if classes is not None:
@@ -506,7 +524,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         """Rank by what is there to rank by; `plain`: by the classifier's scores alone."""
         k = min(check_k(k), len(self.classes_))
         if plain:
-            return replace(self._predictor(X), neighbors=None).topk(X, X.shape[0], k)
+            return replace(self._predictor(X), vote=False).topk(X, X.shape[0], k)
         bias = self.tail_bias_ if self.tail_bias == "auto" else self.tail_bias
         return self._predictor(X, bias).topk(X, X.shape[0], k, self.late_fusion_)
 
@@ -611,7 +629,7 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         parts = (
             self.feature_weights_, *self.hidden_weights_, *self.hidden_biases_, self.label_weights_,
             self.label_biases_, self.residual_, self.label_embeddings_, tail_bias, self.device,
-            self.neighbor_weight_, self.neighbor_vectors_,
+            self.neighbor_weight_, self.neighbor_vectors_, self.search,
         )  # fmt: skip
         predictor = self._kept.get(parts, lambda: self._make_predictor(tail_bias))
         n_threads = count_threads(self.n_jobs, X.shape[0], 1_000)
@@ -625,15 +643,11 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         with explaining_prediction(device, n_bytes + self.feature_weights_.nbytes):
             network = Network(self._weights(biases), device)
         labels, neighbors = network.labels, None
-        if self.neighbor_weight_ and self.neighbor_vectors_ is None:
-            raise ValueError(
-                f"neighbor_weight_={self.neighbor_weight_}, but no rows are kept to vote: set it "
-                "to 0, or fit anew with neighbor_weight above 0."
-            )
-        if self.neighbor_weight_:
+        if needs_rows(self):
+            self._check_rows()
             neighbors = Neighbors.load(
                 network, self.neighbor_axes_, self.neighbor_vectors_, *self.neighbor_labels_,
-                len(self.classes_), self.neighbor_weight_,
+                len(self.classes_), self.neighbor_weight_, self.search == "neighbors",
             )  # fmt: skip
         return Predictor(
             network,
@@ -645,11 +659,25 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
             neighbors,
         )
 
+    def _check_rows(self):
+        """Refuse to rank by rows that are not there."""
+        if self.neighbor_vectors_ is not None:
+            return
+        if self.search == "neighbors":
+            raise ValueError(
+                "search='neighbors', but no rows are kept to search: set it to 'exact', or fit "
+                "anew with search='neighbors'."
+            )
+        raise ValueError(
+            f"neighbor_weight_={self.neighbor_weight_}, but no rows are kept to vote: set it "
+            "to 0, or fit anew with neighbor_weight above 0."
+        )
+
     def __getstate__(self):
         """What pickle, joblib and skops store: all but what predictions make anew."""
         state = {**super().__getstate__(), "_skxmc_format": FORMAT, "_skxmc_version": own_version()}
         state.pop("_kept", None)
-        if not state.get("neighbor_weight_", True):  # rows that do not vote stay here
+        if "neighbor_weight_" in state and not needs_rows(self):
             state |= NO_NEIGHBORS
         return state
 
@@ -658,7 +686,8 @@ class XMCClassifier(Fitting, CallbackSupportMixin, ClassifierMixin, BaseEstimato
         state = dict(state)
         form, written_by = state.pop("_skxmc_format", 1), state.pop("_skxmc_version", None)
         refuse_newer(form, written_by, "The pickled XMCClassifier")
-        state = {"compute_dtype": "float32", "neighbor_weight": 0.0, **state}  # of older pickles
+        older = {"compute_dtype": "float32", "neighbor_weight": 0.0, "search": "exact"}
+        state = older | state
         if "_kind" in state:
             state = {**NO_NEIGHBORS, **state}
             self._kept = Kept()

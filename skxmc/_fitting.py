@@ -1,6 +1,7 @@
 """How a fit runs: what the estimator's `fit` and `partial_fit` are made of."""
 
 import time
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -20,8 +21,8 @@ from skxmc._inputs import (
     sample_rows,
     take,
 )
-from skxmc._neighbors import Voters
-from skxmc._network import Weights
+from skxmc._neighbors import MOST_SEARCHED, MOST_VOTERS, Voters
+from skxmc._network import Weights, hidden_vectors
 from skxmc._predictor import UNSEEN, Kept
 from skxmc._targets import (
     positive_weights,
@@ -42,8 +43,15 @@ CURVES = (
 
 NO_NEIGHBORS = {
     "neighbor_weight_": 0.0, "neighbor_axes_": None, "neighbor_vectors_": None,
-    "neighbor_labels_": None,
+    "neighbor_labels_": None, "search_recall_": None,
 }  # fmt: skip
+POOR_RECALL = 0.9  # of a search, below which a fit warns
+
+
+def needs_rows(clf):
+    """Whether a fitted classifier ranks by rows of its training."""
+    return bool(clf.neighbor_weight_) or clf.search == "neighbors"
+
 
 # Up to here a copy of the weights after each epoch is kept for Ctrl-C: it is less than what the
 # libraries take. The memory of a large model is not doubled for it.
@@ -76,18 +84,28 @@ class Fitting:
         """`neighbor_weight`; 0 where they cannot vote, which is an error unless it is "auto"."""
         if not self.neighbor_weight:
             return 0.0
-        why = None
+        why = self._why_not_by_rows(shortlist_size)
         if kind == "classes":
             why = "votes need an indicator y, and y is 1-d"
-        elif self.late_fusion is not None:
-            why = f"late_fusion={self.late_fusion!r} ranks by embeddings beside the scores already"
-        elif shortlist_size is not None:
-            why = f"sampler={self.sampler!r} confines rankings to a shortlist"
         if why is None:
             return self.neighbor_weight
         if self.neighbor_weight == "auto":
             return 0.0
         raise ValueError(f"neighbor_weight={self.neighbor_weight}: {why}. Set it to 0 or 'auto'.")
+
+    def _check_search(self, shortlist_size=None):
+        """Refuse a search that cannot be."""
+        why = self._why_not_by_rows(shortlist_size)
+        if self.search == "neighbors" and why is not None:
+            raise ValueError(f"search='neighbors': {why}. Set it to 'exact'.")
+
+    def _why_not_by_rows(self, shortlist_size):
+        """Why training rows have no say in rankings, or None."""
+        if self.late_fusion is not None:
+            return f"late_fusion={self.late_fusion!r} ranks by embeddings beside the scores already"
+        if shortlist_size is not None:
+            return f"sampler={self.sampler!r} confines rankings to a shortlist"
+        return None
 
     def _hold_out(self, X, Y, kind, seed, weight):
         """What to train on, and what to judge it by.
@@ -324,7 +342,7 @@ class Fitting:
         """Choose the tail bias, and what neighbours vote, while the members are at hand.
 
         By rows held out, or else those that one member has not visited. Returns `Neighbors`, their
-        labels the columns `seen`, or None.
+        labels the columns `seen`, and which rows they are, or None.
         """
         self.tail_bias_ = 0.0 if self.tail_bias == "auto" else self.tail_bias
         n_threads = count_threads(self.n_jobs, ensemble.n_rows, 1_000)
@@ -336,18 +354,24 @@ class Fitting:
             parts = ((who, *part) for who, _, held in judges for part in held.parts())
             self.tail_bias_ = choose_tail_bias(parts, self.tail_offsets_[seen], seen, beside)
             self._log(f"tail bias: {self.tail_bias_}")
-        if not weight or (weight == "auto" and not judges):
+        if weight == "auto" and not judges:
+            weight = 0.0
+        searched = self.search == "neighbors"
+        if not (weight or searched):
             return None
         trainers = ensemble.trainers
         voters = Voters.of(
             [trainer.network for trainer in trainers], trainers[0].X, ensemble.Y,
             np.random.default_rng([seed, 2]), n_threads,
+            MOST_SEARCHED if searched else MOST_VOTERS,
         )  # fmt: skip
         if weight == "auto":
             parts = self._judged(judges, trainers, voters, seen)
             weight = choose_neighbor_weight(parts, seen, beside)
             self._log(f"weight of neighbours: {weight}")
-        return replace(voters.all(), weight=weight) if weight else None
+        if not (weight or searched):
+            return None
+        return replace(voters.all(), weight=weight, searched=searched), voters.rows
 
     def _judges(self, ensemble, held_out, Y, n_threads):
         """Who may judge by which rows: a list of (Predictor, its member or None, HeldOut)."""
@@ -372,15 +396,31 @@ class Fitting:
             for X, Y in held.parts():
                 yield who, near, X, Y
 
-    def _keep_neighbors(self, neighbors, seen):
-        """Keep the rows that vote as fitted attributes."""
-        if neighbors is None:
-            return
+    def _keep_neighbors(self, neighbors, rows, X, seen, seed):
+        """Keep rows (n,) that vote or are searched as fitted attributes."""
         labels = neighbors.labels
         self.neighbor_weight_ = neighbors.weight
         self.neighbor_axes_ = neighbors.axes.cpu().numpy()
         self.neighbor_vectors_ = neighbors.vectors.cpu().numpy()
         self.neighbor_labels_ = labels.indptr, seen[labels.indices].astype(np.int32)
+        if neighbors.searched:
+            self.search_recall_ = self._measure_search(X, rows, seed)
+
+    def _measure_search(self, X, rows, seed):
+        """What share of the five best labels of some of the rows kept the search finds."""
+        rng = np.random.default_rng([seed, 3])
+        places = rng.choice(len(rows), min(len(rows), 512), replace=False)
+        predictor = self._predictor(X, self.tail_bias_)
+        hidden = hidden_vectors(predictor.network, X, rows[places], predictor.n_threads)
+        k = min(5, len(self.classes_))
+        recall = predictor.neighbors.recall(predictor.index, hidden, places, k, predictor.n_threads)
+        found = f"search='neighbors' finds {recall:.1%} of the exact {k} best labels"
+        self._log(found)
+        if recall < POOR_RECALL:
+            warnings.warn(
+                f"{found} (search_recall_). Set it to 'exact' if that is too little.", stacklevel=6
+            )
+        return recall
 
     def _choose_fusion(self, held_out):
         """Choose the weight of late fusion by the rows held out, where that is asked for."""

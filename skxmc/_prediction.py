@@ -32,11 +32,12 @@ def rank(
     index: ExactIndex | None = None,
     log: Callable[[str], object] | None = None,
     neighbors: Neighbors | None = None,
+    vote: bool = True,
 ) -> Ranking:
     """The k best labels of each row: labels (n, k) int64 and scores (n, k) float32, best first.
 
     `index`: built over the network's labels before, which spares single rows its making. `log`
-    hears how far it is. `neighbors`, if any, vote.
+    hears how far it is. `neighbors`, if any, vote, unless not to `vote`, or confine the search.
     """
     labels, scores = np.empty((n_rows, k), np.int64), np.empty((n_rows, k), np.float32)
     table = network.labels
@@ -45,10 +46,11 @@ def rank(
         index = network.share_index(index)
     for block in telling(blocks(n_rows, _ROWS), "ranked", n_rows, log):
         hidden = hidden_vectors(network, X, np.arange(block.start, block.stop), n_threads)
-        scores[block], labels[block] = index.topk(hidden, k, n_threads=n_threads)
-        if neighbors is not None:
-            found = labels[block], scores[block]
-            labels[block], scores[block] = neighbors.rerank(network, hidden, found, n_threads)
+        if neighbors is None:
+            scores[block], labels[block] = index.topk(hidden, k, n_threads=n_threads)
+        else:
+            found = neighbors.rank(network, index, hidden, k, n_threads, vote)
+            labels[block], scores[block] = found
     return labels, scores
 
 

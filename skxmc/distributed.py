@@ -164,11 +164,14 @@ class ShardedXMCClassifier(ClassifierMixin, BaseEstimator):
         parameters = self.estimator.get_params(deep=False)
         if parameters["neighbor_weight"] == "auto":
             parameters["neighbor_weight"] = 0.0
-        for name, wanted in (("warm_start", False), ("late_fusion", None), ("neighbor_weight", 0)):
+        for name, wanted in (
+            ("warm_start", False), ("late_fusion", None), ("neighbor_weight", 0),
+            ("search", "exact"),
+        ):  # fmt: skip
             if parameters[name] != wanted:
                 raise ValueError(
                     f"{name}={parameters[name]!r} is not supported by several processes. Set "
-                    f"{name}={wanted}."
+                    f"{name}={wanted!r}."
                 )
         if getattr(self.estimator, "_skl_callbacks", None):
             raise ValueError("Callbacks are not supported by several processes. Set none.")

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skxmc._centroids import unit_rows
 from skxmc._classifier import XMCClassifier
-from skxmc._fitting import CURVES, NO_NEIGHBORS
+from skxmc._fitting import CURVES, NO_NEIGHBORS, needs_rows
 from skxmc._network import Weights
 from skxmc._predictor import UNSEEN, Kept
 from skxmc._targets import tail_offsets
@@ -58,9 +58,9 @@ def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
     theirs. A member that has not seen a label, for instance since `early_stopping` held out all its
     rows, adds nothing to its score but the mean bias of the members that have. Neighbours are kept
     if all that have some kept the same rows, in which each member then counts alike, while in a row
-    to be ranked it counts by the length of its hidden vector; else ``neighbor_weight_`` is 0. They
-    are compared along the axes of all: the search takes as many times as long as there are
-    classifiers.
+    to be ranked it counts by the length of its hidden vector; else ``neighbor_weight_`` is 0 and
+    `search` is "exact". They are compared along the axes of all: the search takes as many times as
+    long as there are classifiers.
 
     Examples
     --------
@@ -119,6 +119,8 @@ def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
     if first.late_fusion_ is not None:
         out.late_fusion_ = float(np.mean([clf.late_fusion_ for clf in owners]))
     vars(out).update(NO_NEIGHBORS | _joined_neighbors(classifiers))
+    if out.neighbor_labels_ is None:
+        out.search = "exact"
     for name in CURVES:
         setattr(out, name, _mean_curve([getattr(clf, name) for clf in owners]))
     out.n_iter_ = len(out.loss_curve_)
@@ -130,15 +132,16 @@ def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
 
 def _joined_neighbors(classifiers):
     """The rows that all keep, as those that keep any see them, if these are the same rows."""
-    keeping = [clf for clf in classifiers if clf.neighbor_weight_]
+    keeps = [needs_rows(clf) and clf.neighbor_labels_ is not None for clf in classifiers]
+    keeping = [clf for clf, keep in zip(classifiers, keeps, strict=True) if keep]
     lists = [clf.neighbor_labels_ for clf in keeping]
     same = all(np.array_equal(a, b) for own in lists for a, b in zip(own, lists[0], strict=True))
     if not (keeping and same):
         return {}
     none = [np.empty((clf.label_weights_.shape[1], 0), np.float32) for clf in classifiers]
     axes = [
-        clf.neighbor_axes_ if clf.neighbor_weight_ else empty
-        for clf, empty in zip(classifiers, none, strict=True)
+        clf.neighbor_axes_ if keep else empty
+        for clf, keep, empty in zip(classifiers, keeps, none, strict=True)
     ]
     parts = [clf.neighbor_vectors_ * np.float32(_n_members(clf) ** 0.5) for clf in keeping]
     weights = [clf.neighbor_weight_ for clf in classifiers for _ in range(_n_members(clf))]

@@ -54,6 +54,7 @@ LEVELS = {
     "datasets": 0,
     "model_selection": 1,
     "_centroids": 1,
+    "_clusters": 1,
     "_ends": 1,
     "_checkpoint": 1,
     "_sharded_checkpoint": 2,

@@ -11,9 +11,12 @@ from typing import TypeAlias
 
 from skxmc._index._exact import ExactIndex, _topk_on_device, exact_topk, int8_is_fast
 from skxmc._index._libraries import FaissIndex, PyNNDescentIndex, drop
+from skxmc._index._rows import COMPARED, MANY, row_index
 
 __all__ = [
+    "COMPARED",
     "INDEXES",
+    "MANY",
     "ExactIndex",
     "FaissIndex",
     "PyNNDescentIndex",
@@ -23,6 +26,7 @@ __all__ = [
     "exact_topk",
     "int8_is_fast",
     "make_index",
+    "row_index",
 ]
 
 Index: TypeAlias = ExactIndex | FaissIndex | PyNNDescentIndex

@@ -83,12 +83,7 @@ class ExactIndex:
         def rank(block):
             queries, codes, terms = self._encode_queries(hidden[block])
             n = len(queries)
-            room = 4 * k + 32  # labels noted of a row until they are rescored
-            state = (
-                np.full(n, -np.inf, np.float32), np.zeros(n, np.int64),
-                np.empty((n, room), np.int32), np.empty((n, room), np.float32),
-                np.empty((n, room), np.float32),
-            )  # fmt: skip
+            state = _state(n, 4 * k + 32)
             found = best[block], labels[block]
             mine = own if exclude is None else (*own[:2], own[2][block])
             dtype = torch.float32 if codes is None else torch.int32
@@ -99,6 +94,37 @@ class ExactIndex:
                     products.numpy(), columns.start, terms, self._terms, mine,
                     queries.numpy(), weights, biases, state, found,
                 )  # fmt: skip
+            _kernels.finish(queries.numpy(), weights, biases, state, found)
+
+        over_rows(rank, len(hidden), _ROWS, n_threads or self.n_threads)
+        return best, labels
+
+    def topk_among(
+        self,
+        hidden: torch.Tensor,
+        candidates: NDArray[np.int32],
+        counts: NDArray[np.int64],
+        k: int,
+        n_threads: int | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """As `topk`, of each row's own candidates (n, m) only, of which counts (n,) are given."""
+        from skxmc._index import _kernels, _row_kernels
+
+        self._encode(len(hidden))
+        hidden = hidden.contiguous()
+        best = np.full((len(hidden), k), -np.inf, np.float32)
+        labels = np.full((len(hidden), k), -1, np.int32)
+        weights, biases = self._weights.numpy(), self._biases.numpy()
+        none = np.empty((0, weights.shape[1]), np.int8)
+
+        def rank(block):
+            queries, codes, terms = self._encode_queries(hidden[block])
+            state = _state(len(queries), candidates.shape[1])
+            own = none if codes is None else codes.numpy()
+            table = none if codes is None else self._codes.numpy()
+            part = candidates[block], counts[block]
+            _row_kernels.note(*part, own, terms, table, self._terms, state, k)
+            found = best[block], labels[block]
             _kernels.finish(queries.numpy(), weights, biases, state, found)
 
         over_rows(rank, len(hidden), _ROWS, n_threads or self.n_threads)
@@ -143,6 +169,15 @@ class ExactIndex:
         table = (self._weights if self._codes is None else self._codes)[columns]
         out = buffer[: len(queries) * len(table)].view(len(queries), len(table))
         return (torch.mm if self._codes is None else torch._int_mm)(queries, table.T, out=out)
+
+
+def _state(n, room):
+    """Of n rows thresholds, counts, and room for labels noted until they are rescored."""
+    return (
+        np.full(n, -np.inf, np.float32), np.zeros(n, np.int64),
+        np.empty((n, room), np.int32), np.empty((n, room), np.float32),
+        np.empty((n, room), np.float32),
+    )  # fmt: skip
 
 
 @functools.cache

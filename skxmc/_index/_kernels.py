@@ -282,7 +282,7 @@ def _rescore(query, weights, biases, noted, uppers, threshold, scores, labels):
         for j in range(query.size):
             total += query[j] * row[j]
         score = total + biases[label]
-        if score > scores[0]:
+        if score > scores[0] or (score == scores[0] and label < labels[0]):
             _replace_root(scores, labels, scores.size, score, label)
     return max(threshold, scores[0])
 

@@ -1,11 +1,38 @@
-"""The compiled loops of `RowIndex`: which clusters, then which of their rows, are nearest."""
+"""The compiled loops of `RowIndex`, and of the search among the labels of rows that it finds."""
 
 import numba
 import numpy as np
 
-from skxmc._index._kernels import _REORDER, _jit, _jit_reorder, _reached
+from skxmc._index._kernels import (
+    _REORDER,
+    ERROR,
+    HIGH,
+    LOW,
+    NORM,
+    Q_ERROR,
+    Q_NORM,
+    Q_SCALE,
+    Q_SHIFT,
+    SCALE,
+    SUM,
+    _jit,
+    _jit_reorder,
+    _reached,
+)  # fmt: skip
+from skxmc._kernels import _prefetch
 
 _inline = numba.njit(nogil=True, error_model="numpy", fastmath=_REORDER, inline="always")
+
+
+_GROUP = 16  # clusters of which the best is looked at first, where they are many
+
+
+@_inline
+def _prefetch_rows(table, first, n):
+    """Ask for n rows (n, D) int8 of the memory, as far as there are so many."""
+    for r in range(first, min(first + n, len(table))):
+        for j in range(0, table.shape[1], 64):  # a cache line
+            _prefetch(table, np.int64(r), np.int64(j))
 
 
 @_inline
@@ -13,13 +40,13 @@ def _product(query, row):
     total = np.int32(0)
     for j in range(query.size):
         total = np.int32(total + np.int32(query[j]) * np.int32(row[j]))
-    return np.float32(total)
+    return total
 
 
 @_jit_reorder
 def multiply(queries, table):
-    """Products of queries (n, D) and a table (m, D), int8, as (n, m) float32."""
-    out = np.empty((len(queries), len(table)), np.float32)
+    """Products of queries (n, D) and a table (m, D), int8, as (n, m) int32."""
+    out = np.empty((len(queries), len(table)), np.int32)
     for i in range(len(queries)):
         for r in range(len(table)):
             out[i, r] = _product(queries[i], table[r])
@@ -30,24 +57,38 @@ def multiply(queries, table):
 def nearest_clusters(products, scales, clusters):
     """The clusters (n, c) of highest product (n, m) with their scale (m,), by number."""
     n_clusters, wanted = products.shape[1], clusters.shape[1]
-    values, keys = np.empty(n_clusters, np.float32), np.empty(n_clusters, np.int32)
+    n_groups = n_clusters // _GROUP if n_clusters > 2 * _GROUP * wanted else n_clusters
+    values, best = np.empty(n_clusters, np.float32), np.empty(n_groups, np.float32)
+    keys = np.empty(n_clusters, np.int32)
+    high, places = np.empty(n_clusters, np.float32), np.empty(n_clusters, np.int32)
     for i in range(len(products)):
+        row = products[i]
         for c in range(n_clusters):
-            values[c] = products[i, c] * scales[c]
-        # Close below the highest values: those above it are fewer than wanted, or little more.
-        least = _reached(values, keys, wanted)
+            values[c] = np.float32(row[c]) * scales[c]
+        best[:] = values[:n_groups]
+        for start in range(n_groups, n_clusters - n_groups + 1, n_groups):
+            for c in range(n_groups):
+                best[c] = max(best[c], values[start + c])
+        # Of groups as many as are wanted have one above it: a first, low threshold.
+        least = _reached(best, keys[:n_groups], wanted)
         n = 0
         for c in range(n_clusters):
-            if values[c] >= least and n < wanted:
-                clusters[i, n] = c
-                n += 1
+            high[n], places[n] = values[c], c
+            n += values[c] >= least
+        # It is close below the highest: those above it are as many as wanted, or little more.
+        least = _reached(high[:n], keys[:n], wanted)
+        n_found = 0
+        for p in range(n):
+            if high[p] >= least and n_found < wanted:
+                clusters[i, n_found] = places[p]
+                n_found += 1
 
 
 @_jit_reorder
 def _compare(query, codes, scales, start, cosines):
     """Cosines of a query, but for its scale, and the rows from `start` on."""
     for r in range(cosines.size):
-        cosines[r] = _product(query, codes[start + r]) * scales[start + r]
+        cosines[r] = np.float32(_product(query, codes[start + r])) * scales[start + r]
 
 
 @_jit
@@ -65,9 +106,11 @@ def nearest_rows(queries, query_scales, clusters, size, codes, scales, rows, cos
     keys = np.empty(most, np.int64)
     for i in range(len(queries)):
         n = 0
-        for cluster in clusters[i]:
-            start = cluster * size
+        for c in range(clusters.shape[1]):
+            start = clusters[i, c] * size
             m = min(size, len(codes) - start)
+            if c + 1 < clusters.shape[1]:
+                _prefetch_rows(codes, clusters[i, c + 1] * size, size)
             _compare(queries[i], codes, scales, start, values[n : n + m])
             for r in range(m):
                 places[n + r] = start + r
@@ -86,3 +129,66 @@ def nearest_rows(queries, query_scales, clusters, size, codes, scales, rows, cos
             at = scratch[best[p]]
             cosines[i, p] = values[at] * query_scales[i]
             found[i, p] = rows[places[at]]
+
+
+@_jit
+def labels_of(rows, indptr, indices, labels, counts):
+    """Distinct labels of each query's rows (n, r), -1 is none, to labels (n, m) and counts (n,).
+
+    As many as there is room for, those of the first rows first.
+    """
+    room = labels.shape[1]
+    size = 1
+    while size < 2 * room:
+        size *= 2
+    slots = np.empty(size, np.int32)  # a hash table, by open addressing
+    starts, entries = indptr.reshape(-1, 1), indices.reshape(-1, 1)
+    for i in range(len(rows)):
+        slots[:] = -1
+        n = 0
+        for r in range(rows.shape[1]):
+            row = rows[i, r]
+            if row < 0 or n == room:
+                break
+            if r + 8 < rows.shape[1] and rows[i, r + 8] >= 0:
+                _prefetch(starts, np.int64(rows[i, r + 8]), 0)
+                _prefetch(entries, np.int64(indptr[rows[i, r + 4]]), 0)
+            for p in range(indptr[row], indptr[row + 1]):
+                label = indices[p]
+                at = np.uint32(label * np.uint32(2654435769)) % np.uint32(size)
+                while slots[at] >= 0 and slots[at] != label:
+                    at = (at + np.uint32(1)) % np.uint32(size)
+                if slots[at] < 0 and n < room:
+                    slots[at] = label
+                    labels[i, n] = label
+                    n += 1
+        counts[i] = n
+
+
+@_jit_reorder
+def note(labels, counts, codes, query_terms, table, terms, state, k):
+    """Note the labels (n, m) of each query, of which counts (n,) are given, and their bounds.
+
+    As `_kernels.select` notes those that may be among the k best, for `_kernels.finish`. Without
+    codes (of length 0) nothing is known of the scores.
+    """
+    thresholds, noted_counts, noted, uppers, lowers = state
+    keys = np.empty(labels.shape[1], np.int32)
+    for i in range(len(labels)):
+        query, n = query_terms[i], counts[i]
+        noted_counts[i] = n
+        for p in range(n):
+            label = labels[i, p]
+            noted[i, p] = label
+            uppers[i, p], lowers[i, p] = np.float32(np.inf), np.float32(-np.inf)
+            if len(codes):
+                if p + 2 < n:
+                    _prefetch_rows(table, labels[i, p + 2], 1)
+                product = np.float32(_product(codes[i], table[label]))
+                middle = query[Q_SCALE] * (product * terms[SCALE, label])
+                middle += query[Q_SHIFT] * terms[SUM, label]
+                loss = query[Q_NORM] * terms[ERROR, label] + query[Q_ERROR] * terms[NORM, label]
+                uppers[i, p] = middle + terms[HIGH, label] + loss
+                lowers[i, p] = middle + terms[LOW, label] - loss
+        if n >= k:
+            thresholds[i] = _reached(lowers[i, :n], keys[:n], k)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skxmc._clusters import balanced_clusters
-from skxmc._index._exact import ExactIndex
+from skxmc._index._exact import ExactIndex, int8_is_fast
 from skxmc._lazy import torch
 from skxmc._threads import FEW_ROWS, blocks, for_each, over_rows
 
@@ -16,9 +16,9 @@ COMPARED = 4096  # rows that a query is compared with
 _BLOCK = 512 * SIZE
 
 
-def row_index(vectors: torch.Tensor, n_threads: int = 1) -> RowIndex | ExactIndex:
-    """An index over unit vectors (N, D), exact where they are few or on a GPU."""
-    if len(vectors) <= MANY or vectors.device.type != "cpu":
+def row_index(vectors: torch.Tensor, n_threads: int = 1, many: int = MANY) -> RowIndex | ExactIndex:
+    """An index over unit vectors (N, D), exact for no more than `many` of them or on a GPU."""
+    if len(vectors) <= many or vectors.device.type != "cpu":
         return ExactIndex(n_threads=n_threads).build(vectors)
     return RowIndex(vectors, n_threads)
 
@@ -48,7 +48,7 @@ class RowIndex:
 
         for_each(arrange, blocks(len(order), _BLOCK), n_threads)
         self._centres, self._centre_scales = _encode(torch.nn.functional.normalize(torch.cat(sums)))
-        self._float_centres = torch.from_numpy(self._centres).float()
+        self._float_centres = None if int8_is_fast() else torch.from_numpy(self._centres).float()
 
     def topk(
         self, queries: torch.Tensor, k: int, *, n_threads: int = 1
@@ -66,10 +66,7 @@ class RowIndex:
 
         def find(block):
             codes, scales = _encode(queries[block], most)
-            if len(codes) <= FEW_ROWS:
-                products = _row_kernels.multiply(codes, self._centres)
-            else:
-                products = (torch.from_numpy(codes).float() @ self._float_centres.T).numpy()
+            products = self._multiply(codes)
             clusters = np.empty((len(codes), probed), np.int32)
             _row_kernels.nearest_clusters(products, self._centre_scales, clusters)
             _row_kernels.nearest_rows(
@@ -79,6 +76,17 @@ class RowIndex:
 
         over_rows(find, len(queries), 256, n_threads)
         return cosines, rows
+
+    def _multiply(self, codes):
+        """Products of queries and centres, (n, n_clusters): whole numbers."""
+        from skxmc._index import _row_kernels
+
+        if len(codes) <= FEW_ROWS:
+            return _row_kernels.multiply(codes, self._centres)
+        if int8_is_fast():
+            table = torch.from_numpy(self._centres)
+            return torch._int_mm(torch.from_numpy(codes), table.T).numpy()
+        return (torch.from_numpy(codes).float() @ self._float_centres.T).numpy()
 
 
 def _encode(vectors, most=127):
