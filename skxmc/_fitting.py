@@ -214,6 +214,7 @@ class Fitting:
                 "tail_bias_": 0.0 if self.tail_bias == "auto" else self.tail_bias,
                 "late_fusion_": None if self.late_fusion == "auto" else self.late_fusion,
                 **self._attributes(ensemble, weights, seen, embeddings),
+                "search": "exact",  # rows to search are kept at the end
             }
 
         return Tasks(self, X, y, ensemble.trainers[0].n_epochs, ensemble.n_steps, fitted)
@@ -413,6 +414,8 @@ class Fitting:
         predictor = self._predictor(X, self.tail_bias_)
         hidden = hidden_vectors(predictor.network, X, rows[places], predictor.n_threads)
         k = min(5, len(self.classes_))
+        if hidden.device.type != "cpu":  # where all labels are scored
+            return None
         recall = predictor.neighbors.recall(predictor.index, hidden, places, k, predictor.n_threads)
         found = f"search='neighbors' finds {recall:.1%} of the exact {k} best labels"
         self._log(found)

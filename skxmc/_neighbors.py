@@ -8,8 +8,8 @@ models", ICLR 2020). What labels go together on a row, the rows know best.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -121,17 +121,21 @@ class Neighbors:
     labels: sp.csr_array  # (N, L), ones
     weight: float = 0.0  # of their votes
     searched: bool = False  # whether labels of near rows alone are ranked
+    indexes: dict[int, Any] = field(default_factory=dict)  # made so far; copies share them
 
-    @cached_property
+    @property
     def _index(self):
         # For hundreds of rows, which a search takes, an exact look-up takes long.
-        return row_index(self.vectors, many=COMPARED if self.searched else MANY)
+        many = COMPARED if self.searched else MANY
+        if many not in self.indexes:
+            self.indexes[many] = row_index(self.vectors, many=many)
+        return self.indexes[many]
 
     @classmethod
-    def load(cls, network, axes, vectors, indptr, indices, n_labels, weight, searched):
+    def load(cls, network, axes, vectors, indptr, indices, n_labels):
         """From arrays; indptr and indices are the rows' label lists."""
         labels = _label_lists(indptr, indices, n_labels)
-        return cls(network.tensor(axes), network.tensor(vectors), labels, weight, searched)
+        return cls(network.tensor(axes), network.tensor(vectors), labels)
 
     def rank(
         self,
@@ -149,7 +153,9 @@ class Neighbors:
         near = None
         if searched:
             near = self.nearest(hidden, N_SEARCHED, n_threads)
-            scores, labels = self._search(index, hidden, near[1], k, n_threads)
+            # What is like nothing has no near rows, and is ranked among all labels.
+            rows = np.where(near[0] > 0, near[1], -1)
+            scores, labels = self._search(index, hidden, rows, k, n_threads)
         else:
             scores, labels = index.topk(hidden, k, n_threads=n_threads)
         ranking = labels.astype(np.int64), scores
@@ -190,10 +196,9 @@ class Neighbors:
 
         Each as if it were not there: a new row is not its own neighbour.
         """
-        if hidden.device.type != "cpu":  # where all labels are scored
-            return 1.0
         _, exact = index.topk(hidden, k, n_threads=n_threads)
-        _, rows = self.nearest(hidden, N_SEARCHED + 1, n_threads)
+        cosines, rows = self.nearest(hidden, N_SEARCHED + 1, n_threads)
+        rows = np.where(cosines > 0, rows, -1)
         others = rows != places[:, None]
         others[others.all(axis=1), -1] = False
         rows = rows[others].reshape(len(rows), -1)

@@ -99,20 +99,20 @@ class Predictor:
 
 
 class Kept:
-    """What a call made and the next may use, as long as it is made of the same parts.
+    """What calls made, by name, and the next may use, as long as it is made of the same parts.
 
     An estimator gets one in `fit` and keeps it in `predict`, whose calls on single rows would else
     spend their time on preparations. Copies and pickles are empty.
     """
 
     def __init__(self):
-        self._last = None
+        self._last: dict[str, tuple] = {}
 
-    def get(self, parts: tuple, make: Callable[[], Any]) -> Any:
+    def get(self, name: str, parts: tuple, make: Callable[[], Any]) -> Any:
         """The value kept if it was made of these very parts, else ``make()``."""
-        last = self._last  # another thread may keep something else meanwhile
+        last = self._last.get(name)  # another thread may keep something else meanwhile
         if last is None or not all(a is b for a, b in zip(last[0], parts, strict=True)):
-            self._last = last = parts, make()
+            self._last[name] = last = parts, make()
         return last[1]
 
     def __reduce__(self):

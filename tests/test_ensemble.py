@@ -408,10 +408,12 @@ def test_kept_makes_anew_only_for_other_parts():
         made.append(object())
         return made[-1]
 
-    assert kept.get((one,), make_value) is kept.get((one,), make_value)
+    assert kept.get("a", (one,), make_value) is kept.get("a", (one,), make_value)
     assert len(made) == 1
-    assert kept.get((two,), make_value) is made[1]
-    assert kept.get((one,), make_value) is made[2]
+    assert kept.get("a", (two,), make_value) is made[1]
+    assert kept.get("a", (one,), make_value) is made[2]
+    assert kept.get("b", (two,), make_value) is made[3]
+    assert kept.get("a", (one,), make_value) is made[2]  # names have nothing to do with another
 
 
 # -- the example that measures memory ----------------------------------------------------------

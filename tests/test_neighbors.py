@@ -13,9 +13,11 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, train_test_split
 
 from skxmc import XMCClassifier, presets
+from skxmc import _neighbors as neighbors_module
 from skxmc._axes import evened_axes, leading_axes
 from skxmc._choices import NEIGHBOR_WEIGHTS, _row_precision
 from skxmc._ends import Rows
+from skxmc._index._rows import RowIndex
 from skxmc._inputs import as_rows, sample_rows
 from skxmc._neighbors import (
     N_AXES,
@@ -30,7 +32,7 @@ from skxmc._network import hidden_vectors
 from skxmc._predictor import UNSEEN
 from skxmc.distributed import ShardedXMCClassifier
 from skxmc.ensemble import average
-from skxmc.metrics import precision_at_k
+from skxmc.metrics import precision_at_k, precision_at_k_scorer
 from skxmc.persistence import load_model, save_model
 
 
@@ -494,6 +496,60 @@ def test_it_is_switched_on_and_off_after_a_fit(searching, many_sets, monkeypatch
     assert clf.predict_proba(X_test).nnz == 3 * X_test.shape[0]
 
 
+def test_it_goes_by_clusters_where_rows_are_many(searching, many_sets, monkeypatch):
+    X_test = many_sets[1]
+    whole = damaged(searching).predict_topk(X_test)[0]
+    monkeypatch.setattr("skxmc._neighbors.COMPARED", 640)
+    monkeypatch.setattr("skxmc._index._rows.COMPARED", 640)
+    clf = damaged(searching)
+    found = clf.predict_topk(X_test)[0]
+    assert isinstance(clf._predictor(as_rows(X_test)).neighbors._index, RowIndex)
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(whole, found, strict=True)]) > 0.95
+    np.testing.assert_array_equal(clf.predict_topk(X_test[:3])[0], found[:3])
+
+
+def test_an_index_of_rows_is_made_once(searching, many_sets, monkeypatch):
+    made, real = [], neighbors_module.row_index
+    monkeypatch.setattr(
+        neighbors_module, "row_index", lambda *args, **more: made.append(1) or real(*args, **more)
+    )
+    clf, X_test = damaged(searching), many_sets[1]
+    for change in ({}, {"neighbor_weight_": 0.1}, {"tail_bias": 0.5}, {"neighbor_weight_": 0.0}):
+        vars(clf).update(change)
+        clf.predict_topk(X_test)
+        clf.predict_proba(X_test[:2])
+    assert made == [1]
+
+
+def test_a_row_that_is_like_none_is_ranked_among_all(searching, many_sets, monkeypatch):
+    monkeypatch.setattr("skxmc._neighbors.N_SEARCHED", 20)
+    clf = damaged(searching, neighbor_weight_=0.0)
+    for biases in clf.hidden_biases_:
+        biases[:] = -1  # ReLU leaves nothing
+    empty = sp.csr_array((2, many_sets[0].shape[1]), dtype=np.float32)
+    order = np.argsort(-clf.decision_function(empty), axis=1, kind="stable")
+    np.testing.assert_array_equal(clf.predict_topk(empty, k=5)[0], order[:, :5])
+
+
+def test_a_callback_of_the_fit_ranks_all_labels(many_sets):
+    pytest.importorskip("sklearn.callback")
+    from sklearn.callback import ScoringMonitor
+
+    X, X_test, Y, _ = many_sets
+    monitor = ScoringMonitor(scoring=precision_at_k_scorer(3))
+    clf = xmc(search="neighbors", max_iter=2).set_callbacks(monitor).fit(X, Y)
+    assert clf.search == "neighbors"
+    assert clf.predict_topk(X_test)[0].shape == (300, 5)
+
+
+def test_a_grid_search_goes_over_searches(many_sets):
+    X, _, Y, _ = many_sets
+    grid = {"search": ["exact", "neighbors"]}
+    search = GridSearchCV(xmc(max_iter=1), grid, cv=2, scoring=precision_at_k_scorer(1)).fit(X, Y)
+    scores = search.cv_results_["mean_test_score"]
+    assert scores[0] == pytest.approx(scores[1], abs=0.02)
+
+
 def test_rows_are_kept_for_the_search_alone(many_sets):
     X, X_test, Y, _ = many_sets
     clf = xmc(neighbor_weight=0.0, search="neighbors").fit(X, Y)
@@ -565,8 +621,11 @@ def test_a_search_without_rows_says_so(clf, data):
     plain = clone(clf).set_params(neighbor_weight=0.0).fit(X, Y)
     with pytest.raises(ValueError, match=r"^search='neighbors', but no rows are kept to search"):
         plain.set_params(search="neighbors").predict_topk(X_test)
-    with pytest.raises(ValueError, match=r"^search='neighbors': partial_fit keeps no rows"):
+    with pytest.raises(AttributeError) as hidden:
         plain.partial_fit(X, Y)
+    assert "partial_fit keeps no rows to search" in str(hidden.value.__cause__)
+    with pytest.raises(ValueError, match=r"^search='neighbours' is unknown: set it to 'exact' or"):
+        plain.set_params(search="neighbours").predict_topk(X_test)
     with pytest.raises(ValueError, match=r"^search='neighbors' is not supported by several"):
         ShardedXMCClassifier(xmc(search="neighbors", neighbor_weight=0.0)).fit(X, Y)
     with pytest.raises(ValueError, match="The 'search' parameter of XMCClassifier must"):
@@ -579,7 +638,7 @@ def test_a_search_beside_another_way_to_rank_is_refused(data, parameters):
         xmc(search="neighbors", **parameters).fit(data[0], data[2])
 
 
-def test_an_average_searches_among_rows_in_common(searching, many_sets):
+def test_an_average_searches_among_rows_in_common(many_sets):
     X, X_test, Y, _ = many_sets
     parts = [xmc(neighbor_weight=0.0, search="neighbors", random_state=i).fit(X, Y) for i in (0, 1)]
     together = average(parts)

@@ -15,6 +15,7 @@ from skxmc._index._kernels import (
     Q_SHIFT,
     SCALE,
     SUM,
+    _gather,
     _jit,
     _jit_reorder,
     _reached,
@@ -24,6 +25,7 @@ from skxmc._kernels import _prefetch
 _inline = numba.njit(nogil=True, error_model="numpy", fastmath=_REORDER, inline="always")
 
 
+_LOW = np.uint64(0xFFFFFFFF)
 _GROUP = 16  # clusters of which the best is looked at first, where they are many
 
 
@@ -60,28 +62,37 @@ def nearest_clusters(products, scales, clusters):
     n_groups = n_clusters // _GROUP if n_clusters > 2 * _GROUP * wanted else n_clusters
     values, best = np.empty(n_clusters, np.float32), np.empty(n_groups, np.float32)
     keys = np.empty(n_clusters, np.int32)
-    high, places = np.empty(n_clusters, np.float32), np.empty(n_clusters, np.int32)
+    marks = np.zeros(-(-n_clusters // 8) * 8, np.uint8)
+    words = marks.view(np.uint64)  # eight clusters at a glance
+    high, places = np.empty(n_clusters, np.float32), np.empty(marks.size + 1, np.int32)
     for i in range(len(products)):
         row = products[i]
         for c in range(n_clusters):
             values[c] = np.float32(row[c]) * scales[c]
         best[:] = values[:n_groups]
         for start in range(n_groups, n_clusters - n_groups + 1, n_groups):
+            part = values[start : start + n_groups]
             for c in range(n_groups):
-                best[c] = max(best[c], values[start + c])
+                best[c] = part[c] if part[c] > best[c] else best[c]
         # Of groups as many as are wanted have one above it: a first, low threshold.
         least = _reached(best, keys[:n_groups], wanted)
-        n = 0
         for c in range(n_clusters):
-            high[n], places[n] = values[c], c
-            n += values[c] >= least
-        # It is close below the highest: those above it are as many as wanted, or little more.
-        least = _reached(high[:n], keys[:n], wanted)
-        n_found = 0
+            marks[c] = values[c] >= least
+        n = _gather(marks, words, places)
         for p in range(n):
-            if high[p] >= least and n_found < wanted:
-                clusters[i, n_found] = places[p]
-                n_found += 1
+            high[p] = values[places[p]]
+        # It is close below the highest: those above it are as many as wanted, or some more.
+        least = _reached(high[:n], keys[:n], wanted)
+        n_kept = 0
+        for p in range(n):
+            if high[p] >= least:
+                high[n_kept], places[n_kept] = high[p], places[p]
+                n_kept += 1
+        if n_kept > wanted:
+            best_first = np.argsort(-high[:n_kept], kind="mergesort")
+            clusters[i] = places[best_first[:wanted]]
+        else:
+            clusters[i] = places[:wanted]
 
 
 @_jit_reorder
@@ -138,9 +149,10 @@ def labels_of(rows, indptr, indices, labels, counts):
     As many as there is room for, those of the first rows first.
     """
     room = labels.shape[1]
-    size = 1
-    while size < 2 * room:
-        size *= 2
+    bits = 1
+    while 1 << bits < 2 * room:
+        bits += 1
+    size, shift = 1 << bits, np.uint64(32 - bits)
     slots = np.empty(size, np.int32)  # a hash table, by open addressing
     starts, entries = indptr.reshape(-1, 1), indices.reshape(-1, 1)
     for i in range(len(rows)):
@@ -155,9 +167,10 @@ def labels_of(rows, indptr, indices, labels, counts):
                 _prefetch(entries, np.int64(indptr[rows[i, r + 4]]), 0)
             for p in range(indptr[row], indptr[row + 1]):
                 label = indices[p]
-                at = np.uint32(label * np.uint32(2654435769)) % np.uint32(size)
+                # The high bits of a product with 2 ** 32 / 1.618: labels in steps lie apart.
+                at = np.int64(((np.uint64(label) * np.uint64(2654435769)) & _LOW) >> shift)
                 while slots[at] >= 0 and slots[at] != label:
-                    at = (at + np.uint32(1)) % np.uint32(size)
+                    at = (at + 1) % size
                 if slots[at] < 0 and n < room:
                     slots[at] = label
                     labels[i, n] = label
