@@ -409,13 +409,13 @@ class Fitting:
 
     def _measure_search(self, X, rows, seed):
         """What share of the five best labels of some of the rows kept the search finds."""
+        if find_device(self.device) != "cpu":  # where all labels are scored
+            return None
         rng = np.random.default_rng([seed, 3])
         places = rng.choice(len(rows), min(len(rows), 512), replace=False)
         predictor = self._predictor(X, self.tail_bias_)
         hidden = hidden_vectors(predictor.network, X, rows[places], predictor.n_threads)
         k = min(5, len(self.classes_))
-        if hidden.device.type != "cpu":  # where all labels are scored
-            return None
         recall = predictor.neighbors.recall(predictor.index, hidden, places, k, predictor.n_threads)
         found = f"search='neighbors' finds {recall:.1%} of the exact {k} best labels"
         self._log(found)

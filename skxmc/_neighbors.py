@@ -153,9 +153,7 @@ class Neighbors:
         near = None
         if searched:
             near = self.nearest(hidden, N_SEARCHED, n_threads)
-            # What is like nothing has no near rows, and is ranked among all labels.
-            rows = np.where(near[0] > 0, near[1], -1)
-            scores, labels = self._search(index, hidden, rows, k, n_threads)
+            scores, labels = self._search(index, hidden, near[1], k, n_threads)
         else:
             scores, labels = index.topk(hidden, k, n_threads=n_threads)
         ranking = labels.astype(np.int64), scores
@@ -197,8 +195,7 @@ class Neighbors:
         Each as if it were not there: a new row is not its own neighbour.
         """
         _, exact = index.topk(hidden, k, n_threads=n_threads)
-        cosines, rows = self.nearest(hidden, N_SEARCHED + 1, n_threads)
-        rows = np.where(cosines > 0, rows, -1)
+        _, rows = self.nearest(hidden, N_SEARCHED + 1, n_threads)
         others = rows != places[:, None]
         others[others.all(axis=1), -1] = False
         rows = rows[others].reshape(len(rows), -1)
@@ -224,22 +221,26 @@ class Neighbors:
     def nearest(
         self, hidden: torch.Tensor, k: int, n_threads: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """The k nearest rows, or all: cosines (n, k), best first, and rows (n, k), -1 is none."""
+        """The k nearest rows, or all: cosines (n, k), best first, and rows (n, k).
+
+        A row is -1 where there is none, or none that is alike: its cosine is not above 0.
+        """
         queries = hidden.new_empty(len(hidden), self.axes.shape[1])
         _project(lambda part: part, hidden, self.axes, n_threads, queries)
         _units(queries)
         k = min(k, len(self.vectors))
         if not k:
             return np.empty((len(hidden), 0), np.float32), np.empty((len(hidden), 0), np.int32)
-        return self._index.topk(queries, k, n_threads=n_threads)
+        cosines, rows = self._index.topk(queries, k, n_threads=n_threads)
+        rows[~(cosines > 0)] = -1  # NaN too
+        return cosines, rows
 
     def shares(self, cosines: NDArray[np.float32], found: NDArray[np.int32]) -> sp.csr_array:
         """The votes of the rows found, (n, L)."""
         n, k = found.shape
         if not k:
             return sp.csr_array((n, self.labels.shape[1]))
-        # -1 is found where nothing compares, as with NaN.
-        cosines = np.where((found >= 0) & (cosines > 0), cosines.astype(np.float64), -np.inf)
+        cosines = np.where(found >= 0, cosines.astype(np.float64), -np.inf)
         weights = np.exp((cosines - np.maximum(cosines[:, :1], 0)) / TEMPERATURE)
         weights /= np.maximum(weights.sum(1, keepdims=True), 1e-30)
         found = np.maximum(found, 0)

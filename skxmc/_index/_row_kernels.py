@@ -1,10 +1,8 @@
 """The compiled loops of `RowIndex`, and of the search among the labels of rows that it finds."""
 
-import numba
 import numpy as np
 
 from skxmc._index._kernels import (
-    _REORDER,
     ERROR,
     HIGH,
     LOW,
@@ -15,18 +13,15 @@ from skxmc._index._kernels import (
     Q_SHIFT,
     SCALE,
     SUM,
+    _first_threshold,
     _gather,
     _jit,
     _jit_reorder,
     _reached,
 )  # fmt: skip
-from skxmc._kernels import _prefetch
-
-_inline = numba.njit(nogil=True, error_model="numpy", fastmath=_REORDER, inline="always")
-
+from skxmc._kernels import _inline, _prefetch
 
 _LOW = np.uint64(0xFFFFFFFF)
-_GROUP = 16  # clusters of which the best is looked at first, where they are many
 
 
 @_inline
@@ -57,10 +52,9 @@ def multiply(queries, table):
 
 @_jit
 def nearest_clusters(products, scales, clusters):
-    """The clusters (n, c) of highest product (n, m) with their scale (m,), by number."""
+    """The clusters (n, c) of highest product (n, m) times their scale (m,), in no certain order."""
     n_clusters, wanted = products.shape[1], clusters.shape[1]
-    n_groups = n_clusters // _GROUP if n_clusters > 2 * _GROUP * wanted else n_clusters
-    values, best = np.empty(n_clusters, np.float32), np.empty(n_groups, np.float32)
+    values, scratch = np.empty(n_clusters, np.float32), np.empty(n_clusters, np.float32)
     keys = np.empty(n_clusters, np.int32)
     marks = np.zeros(-(-n_clusters // 8) * 8, np.uint8)
     words = marks.view(np.uint64)  # eight clusters at a glance
@@ -69,13 +63,8 @@ def nearest_clusters(products, scales, clusters):
         row = products[i]
         for c in range(n_clusters):
             values[c] = np.float32(row[c]) * scales[c]
-        best[:] = values[:n_groups]
-        for start in range(n_groups, n_clusters - n_groups + 1, n_groups):
-            part = values[start : start + n_groups]
-            for c in range(n_groups):
-                best[c] = part[c] if part[c] > best[c] else best[c]
-        # Of groups as many as are wanted have one above it: a first, low threshold.
-        least = _reached(best, keys[:n_groups], wanted)
+        scratch[:] = values
+        least = _first_threshold(scratch, wanted)
         for c in range(n_clusters):
             marks[c] = values[c] >= least
         n = _gather(marks, words, places)
