@@ -12,6 +12,7 @@ from skxmc._callbacks import Tasks
 from skxmc._checkpoint import CheckpointFile, encode
 from skxmc._choices import choose_fusion, choose_neighbor_weight, choose_tail_bias
 from skxmc._ensemble import Whole, begin, spread
+from skxmc._fitted import NO_NEIGHBORS
 from skxmc._inputs import (
     HeldOut,
     as_rows,
@@ -41,18 +42,7 @@ CURVES = (
     "loss_curve_", "hardness_curve_", "epoch_seconds_", "active_fraction_", "validation_scores_",
 )  # fmt: skip
 
-NO_NEIGHBORS = {
-    "neighbor_weight_": 0.0, "neighbor_axes_": None, "neighbor_vectors_": None,
-    "neighbor_labels_": None, "search_recall_": None,
-}  # fmt: skip
 POOR_RECALL = 0.9  # of a search, below which a fit warns
-
-
-def needs_rows(clf):
-    """Whether a fitted classifier ranks by rows of its training."""
-    return bool(clf.neighbor_weight_) or clf.search == "neighbors"
-
-
 # Up to here a copy of the weights after each epoch is kept for Ctrl-C: it is less than what the
 # libraries take. The memory of a large model is not doubled for it.
 _FEW_BYTES = 2**28
@@ -443,9 +433,3 @@ class Fitting:
             "loss": make_loss(self.loss),
             "hidden_layer_sizes": check_hidden_sizes(self.hidden_layer_sizes),
         }
-
-    def _weights(self, biases):
-        return Weights(
-            self.feature_weights_, self.hidden_weights_, self.hidden_biases_,
-            self.label_weights_, biases, self.residual_,
-        )  # fmt: skip

@@ -15,7 +15,7 @@ from skxmc._checkpoint import _hash
 from skxmc._classifier import XMCClassifier
 from skxmc._ends import Rows
 from skxmc._ensemble import spread
-from skxmc._fitting import NO_NEIGHBORS
+from skxmc._fitted import NO_NEIGHBORS
 from skxmc._index import ExactIndex
 from skxmc._inputs import find_device
 from skxmc._predictor import UNSEEN, Kept, Predictor

@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skxmc._centroids import unit_rows
 from skxmc._classifier import XMCClassifier
-from skxmc._fitting import CURVES, NO_NEIGHBORS, needs_rows
+from skxmc._fitted import NO_NEIGHBORS, needs_rows
+from skxmc._fitting import CURVES
 from skxmc._network import Weights
 from skxmc._predictor import UNSEEN, Kept
 from skxmc._targets import tail_offsets

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from skxmc import losses, samplers
 from skxmc._checkpoint import Checkpoint
 from skxmc._classifier import XMCClassifier
-from skxmc._fitting import NO_NEIGHBORS, needs_rows
+from skxmc._fitted import NO_NEIGHBORS, needs_rows
 from skxmc._format import FORMAT, own_version, refuse_newer
 from skxmc._predictor import Kept
 from skxmc.datasets._replace import replacing

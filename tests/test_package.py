@@ -72,6 +72,7 @@ LEVELS = {
     "displays": 4,
     "_choices": 5,
     "_ensemble": 6,
+    "_fitted": 6,
     "_fitting": 7,
     "_shards": 7,
     "_classifier": 8,

@@ -31,8 +31,8 @@ def clf():
 def newer_pickle(clf):
     """What a version of the next format would write, without the class knowing."""
     with (
-        mock.patch("skxmc._classifier.FORMAT", _format.FORMAT + 1),
-        mock.patch("skxmc._classifier.own_version", return_value="9.1"),
+        mock.patch("skxmc._fitted.FORMAT", _format.FORMAT + 1),
+        mock.patch("skxmc._fitted.own_version", return_value="9.1"),
     ):
         return pickle.dumps(clf)
 
@@ -144,7 +144,7 @@ def test_every_trusted_type_is_needed(clf):
 
 def test_skops_refuses_a_newer_format_too(clf):
     sio = pytest.importorskip("skops.io")
-    with mock.patch("skxmc._classifier.FORMAT", _format.FORMAT + 1):
+    with mock.patch("skxmc._fitted.FORMAT", _format.FORMAT + 1):
         stored = sio.dumps(clf)
     with pytest.raises(ValueError, match="Update skxmc"):
         sio.loads(stored, trusted=trusted_types())
