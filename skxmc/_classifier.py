@@ -103,14 +103,14 @@ class XMCClassifier(Fitting, Fitted, CallbackSupportMixin, ClassifierMixin, Base
         methods that `tail_bias` does; dense scores, probabilities and `predict` remain the
         network's. The model then holds up to 192 numbers and the labels of each training row, of
         131,072 at most. `partial_fit` keeps no rows.
-    search : {"exact", "neighbors"}, default="exact"
-        Which labels `predict_topk` and what ranks as it does score: all, or those of the 512
-        training rows whose hidden vectors point most nearly the way of the row's, 512 at most.
-        "neighbors" makes `fit` keep rows as `neighbor_weight` does, but up to 1,048,576; it may be
-        switched off and on after that. On real data of up to 41,000 labels it finds 99 % of the
-        exact five best, on synthetic noise of 500,000 86 %: see `search_recall_`. It pays for rows
-        that come one by one and for hundreds of thousands of labels (:doc:`/scale`). Where `k` is
-        above 128, for a row that is like none, and on a GPU, all labels are scored.
+    search : {"exact", "approximate"}, default="exact"
+        How the best labels are found. "exact" scores all. "approximate" scores all by a sketch of
+        their vectors, which has a quarter of the numbers, and the best ``0.6 * sqrt(n_labels)`` of
+        them exactly, or 16 `k` where that is more: it finds 98 to 99.9 % of the exact five best, in
+        0.4 to 0.7 of the time (:doc:`/scale`). It may be switched at any time. `fit` measures what
+        it finds on 512 of its rows, says so at `verbose`, and warns where it is below 90 %. Of
+        fewer than 16,384 labels, or 256 hidden units, where more than a 64th of all labels would be
+        scored exactly, with the sampler "label-embedding", and on a GPU, the search is exact.
     top_k : int or None, default=None
         What `decision_function` and `predict_proba` return: None for dense arrays (n, n_labels);
         k for a `csr_array` that holds the k best labels of each row.
@@ -166,8 +166,8 @@ class XMCClassifier(Fitting, Fitted, CallbackSupportMixin, ClassifierMixin, Base
     late_fusion_ : float or None
         The weight of the classifier that `predict_topk` uses.
     neighbor_weight_ : float
-        The weight of the votes that `predict_topk` uses; 0: no rows vote. Set it to 0, and the
-        network ranks alone, in less time, and with `search` "exact" files and copies have no rows.
+        The weight of the votes that `predict_topk` uses; 0 where no rows are kept. Set it to 0, and
+        the network ranks alone, in less time, and files and copies have no rows.
     neighbor_axes_ : ndarray of shape (H, D), float32, or None
         The axes along which hidden vectors are compared, D at most 192 or as many as members; after
         :func:`skxmc.ensemble.average` the sum of theirs.
@@ -175,10 +175,6 @@ class XMCClassifier(Fitting, Fitted, CallbackSupportMixin, ClassifierMixin, Base
         Unit vectors: the training rows along these axes.
     neighbor_labels_ : tuple of ndarray of shape (n_kept + 1,) and (n_entries,), or None
         The labels of these rows, as columns of y: ``indptr`` and ``indices`` of a CSR matrix.
-    search_recall_ : float or None
-        With ``search="neighbors"``: the share of the exact five best labels that it found, of 512
-        training rows, each left out of its neighbours. Where it is below 0.9 `fit` warns. None
-        where it was not measured: of a fit on a GPU, of an average, with "exact".
     shortlist_size_ : int or None
         Scores count for so many labels of nearest embeddings, at least 100; None: for all.
     loss_curve_ : list of float
@@ -260,7 +256,7 @@ class XMCClassifier(Fitting, Fitted, CallbackSupportMixin, ClassifierMixin, Base
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "late_fusion": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"}), None],
         "neighbor_weight": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
-        "search": [StrOptions({"exact", "neighbors"})],
+        "search": [StrOptions({"exact", "approximate"})],
         "top_k": [Interval(Integral, 1, None, closed="left"), None],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -297,7 +293,7 @@ class XMCClassifier(Fitting, Fitted, CallbackSupportMixin, ClassifierMixin, Base
         dropout: float = 0.4,
         late_fusion: float | Literal["auto"] | None = None,
         neighbor_weight: float | Literal["auto"] = "auto",
-        search: Literal["exact", "neighbors"] = "exact",
+        search: Literal["exact", "approximate"] = "exact",
         top_k: int | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -378,7 +374,6 @@ class XMCClassifier(Fitting, Fitted, CallbackSupportMixin, ClassifierMixin, Base
         X, y = self._validate(X, y, reset=not go_on)
         Y, classes, kind = encode_targets(y, self.classes_ if go_on else None)
         weight = self._resolve_neighbor_weight(kind)
-        self._check_search()
         n_epochs = count_epochs(self.max_iter, self.learning_rate, Y)
         factors = rate_factors(self.learning_rate, n_epochs)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -392,17 +387,16 @@ class XMCClassifier(Fitting, Fitted, CallbackSupportMixin, ClassifierMixin, Base
             rows, Y, counts, n_rows, seed, factors, n_epochs, go_on, passed_over
         )
         weight = self._resolve_neighbor_weight(kind, ensemble.shortlist_size)
-        self._check_search(ensemble.shortlist_size)
         self.classes_, self._kind = (self.classes_ if go_on else classes), kind
         tasks = self._start(ensemble, seen, X, y, go_on)
         with Interrupt(self._holds_interrupts) as interrupt:
             watched = held_out if self.early_stopping else None
             self._train(ensemble, watched, seen, tasks, interrupt, saved)
-            kept = self._choose(ensemble, held_out, seen, Y, weight, seed)
+            neighbors = self._choose(ensemble, held_out, seen, Y, weight, seed)
             self._store(ensemble, seen)
-            if kept is not None:
-                self._keep_neighbors(kept[0], kept[1], ensemble.trainers[0].X, seen, seed)
+            self._keep_neighbors(neighbors, seen)
             self._choose_fusion(held_out)
+            self._measure_search(ensemble.trainers[0].X, seed)
         tasks.end()
         if saved and interrupt.how is None:
             saved.remove()
@@ -417,8 +411,6 @@ class XMCClassifier(Fitting, Fitted, CallbackSupportMixin, ClassifierMixin, Base
                 f"number or None. Got early_stopping={self.early_stopping} and "
                 f"late_fusion={self.late_fusion!r}."
             )
-        if self.search == "neighbors":
-            raise AttributeError("partial_fit keeps no rows to search: set search='exact'.")
         return True
 
     @available_if(_holds_no_rows_out)
@@ -449,8 +441,7 @@ class XMCClassifier(Fitting, Fitted, CallbackSupportMixin, ClassifierMixin, Base
         ValueError
             As in `fit`; or if `classes` is missing, or differs from the first call's.
         AttributeError
-            If `early_stopping` or ``late_fusion="auto"`` would hold rows out, or
-            ``search="neighbors"`` needs rows kept.
+            If `early_stopping` or ``late_fusion="auto"`` would hold rows out.
         """
         go_on = self._is_fitted()
         X, y = self._validate(X, y, reset=not go_on)

@@ -11,7 +11,7 @@ from skxmc._ends import FIRST_SQUARES, Rows
 from skxmc._network import Network, Weights
 from skxmc._predictor import Predictor
 from skxmc._targets import count_labels, pace
-from skxmc._threads import blocks, for_each
+from skxmc._threads import apart, blocks, for_each
 from skxmc._training import Trainer, trains_by_blocks
 from skxmc.samplers import FullSampler, Problem
 
@@ -171,8 +171,7 @@ class Ensemble:
 
     def check_weights(self):
         """ValueError where a weight is not finite."""
-        for trainer in self.trainers:
-            trainer.check_weights()
+        apart(lambda: [trainer.check_weights() for trainer in self.trainers])
 
     def checkpoint(self, older=None):
         """A copy of the members' weights, and of what their Adagrad remembers.

@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skxmc._device_memory import explaining_prediction
 from skxmc._format import FORMAT, own_version, refuse_newer
-from skxmc._index import ExactIndex
+from skxmc._index import ExactIndex, Sketch, SketchIndex
 from skxmc._inputs import as_rows, check_k, find_device
 from skxmc._neighbors import Neighbors
 from skxmc._network import Network, Weights
@@ -16,13 +16,8 @@ from skxmc._threads import count_threads
 
 NO_NEIGHBORS = {
     "neighbor_weight_": 0.0, "neighbor_axes_": None, "neighbor_vectors_": None,
-    "neighbor_labels_": None, "search_recall_": None,
+    "neighbor_labels_": None,
 }  # fmt: skip
-
-
-def needs_rows(clf):
-    """Whether a fitted classifier ranks by rows of its training."""
-    return bool(clf.neighbor_weight_) or clf.search == "neighbors"
 
 
 class Fitted:
@@ -51,52 +46,55 @@ class Fitted:
         device, n_bytes = find_device(self.device), self.label_weights_.nbytes
         with explaining_prediction(device, n_bytes + self.feature_weights_.nbytes):
             network = Network(self._weights(biases), device)
-        labels, neighbors = network.labels, None
-        self._check_rows()
-        if needs_rows(self):
-            arrays = self.neighbor_axes_, self.neighbor_vectors_, *self.neighbor_labels_
-            neighbors = replace(
-                self._kept.get(
-                    "neighbors",
-                    (*arrays, self.device),
-                    lambda: Neighbors.load(network, *arrays, len(self.classes_)),
-                ),
-                weight=self.neighbor_weight_,
-                searched=self.search == "neighbors",
-            )
         return Predictor(
             network,
             self.label_biases_ > UNSEEN,
             1,
             self.label_embeddings_,
             self.shortlist_size_,
-            ExactIndex().build(labels.weights, labels.biases),
-            neighbors,
+            self._label_index(network),
+            self._neighbors(network),
         )
 
-    def _check_rows(self):
-        """Refuse to rank by rows that are not there, or as nobody knows."""
-        if self.search not in ("exact", "neighbors"):
+    def _label_index(self, network):
+        """What finds the best labels."""
+        labels = network.labels
+        if self.search == "exact":
+            return ExactIndex().build(labels.weights, labels.biases)
+        if self.search != "approximate":
             raise ValueError(
-                f"search={self.search!r} is unknown: set it to 'exact' or 'neighbors'."
+                f"search={self.search!r} is unknown: set it to 'exact' or 'approximate'."
             )
-        if self.neighbor_vectors_ is not None or not needs_rows(self):
-            return
-        if self.search == "neighbors":
+        sketch, confined = None, self.shortlist_size_ is not None
+        if network.device.type == "cpu" and Sketch.pays(*labels.weights.shape) and not confined:
+            n_threads = count_threads(self.n_jobs, len(labels.weights), 10_000)
+            sketch = self._kept.get(
+                "sketch", (self.label_weights_,), lambda: Sketch(labels.weights, n_threads)
+            )
+        return SketchIndex(sketch).build(labels.weights, labels.biases)
+
+    def _neighbors(self, network):
+        """The rows that vote, or None."""
+        if not self.neighbor_weight_:
+            return None
+        if self.neighbor_vectors_ is None:
             raise ValueError(
-                "search='neighbors', but no rows are kept to search: set it to 'exact', or fit "
-                "anew with search='neighbors'."
+                f"neighbor_weight_={self.neighbor_weight_}, but no rows are kept to vote: set it "
+                "to 0, or fit anew with neighbor_weight above 0."
             )
-        raise ValueError(
-            f"neighbor_weight_={self.neighbor_weight_}, but no rows are kept to vote: set it "
-            "to 0, or fit anew with neighbor_weight above 0."
+        arrays = self.neighbor_axes_, self.neighbor_vectors_, *self.neighbor_labels_
+        neighbors = self._kept.get(
+            "neighbors",
+            (*arrays, self.device),
+            lambda: Neighbors.load(network, *arrays, len(self.classes_)),
         )
+        return replace(neighbors, weight=self.neighbor_weight_)
 
     def _rank(self, X, k, plain=False):
         """Rank by what is there to rank by; `plain`: by the classifier's scores alone."""
         k = min(check_k(k), len(self.classes_))
         if plain:
-            return replace(self._predictor(X), vote=False).topk(X, X.shape[0], k)
+            return replace(self._predictor(X), neighbors=None).topk(X, X.shape[0], k)
         bias = self.tail_bias_ if self.tail_bias == "auto" else self.tail_bias
         return self._predictor(X, bias).topk(X, X.shape[0], k, self.late_fusion_)
 
@@ -110,7 +108,7 @@ class Fitted:
         """What pickle, joblib and skops store: all but what predictions make anew."""
         state = {**super().__getstate__(), "_skxmc_format": FORMAT, "_skxmc_version": own_version()}
         state.pop("_kept", None)
-        if "neighbor_weight_" in state and not needs_rows(self):
+        if not state.get("neighbor_weight_", True):
             state |= NO_NEIGHBORS
         return state
 

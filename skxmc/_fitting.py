@@ -13,6 +13,7 @@ from skxmc._checkpoint import CheckpointFile, encode
 from skxmc._choices import choose_fusion, choose_neighbor_weight, choose_tail_bias
 from skxmc._ensemble import Whole, begin, spread
 from skxmc._fitted import NO_NEIGHBORS
+from skxmc._index import ExactIndex, SketchIndex
 from skxmc._inputs import (
     HeldOut,
     as_rows,
@@ -22,7 +23,7 @@ from skxmc._inputs import (
     sample_rows,
     take,
 )
-from skxmc._neighbors import MOST_SEARCHED, MOST_VOTERS, Voters
+from skxmc._neighbors import Voters
 from skxmc._network import Weights, hidden_vectors
 from skxmc._predictor import UNSEEN, Kept
 from skxmc._targets import (
@@ -42,7 +43,9 @@ CURVES = (
     "loss_curve_", "hardness_curve_", "epoch_seconds_", "active_fraction_", "validation_scores_",
 )  # fmt: skip
 
-POOR_RECALL = 0.9  # of a search, below which a fit warns
+_POOR_RECALL = 0.9  # of an approximate search, below which a fit warns
+_MEASURED = 512  # rows that it is measured by
+
 # Up to here a copy of the weights after each epoch is kept for Ctrl-C: it is less than what the
 # libraries take. The memory of a large model is not doubled for it.
 _FEW_BYTES = 2**28
@@ -74,28 +77,18 @@ class Fitting:
         """`neighbor_weight`; 0 where they cannot vote, which is an error unless it is "auto"."""
         if not self.neighbor_weight:
             return 0.0
-        why = self._why_not_by_rows(shortlist_size)
+        why = None
         if kind == "classes":
             why = "votes need an indicator y, and y is 1-d"
+        elif self.late_fusion is not None:
+            why = f"late_fusion={self.late_fusion!r} ranks by embeddings beside the scores already"
+        elif shortlist_size is not None:
+            why = f"sampler={self.sampler!r} confines rankings to a shortlist"
         if why is None:
             return self.neighbor_weight
         if self.neighbor_weight == "auto":
             return 0.0
         raise ValueError(f"neighbor_weight={self.neighbor_weight}: {why}. Set it to 0 or 'auto'.")
-
-    def _check_search(self, shortlist_size=None):
-        """Refuse a search that cannot be."""
-        why = self._why_not_by_rows(shortlist_size)
-        if self.search == "neighbors" and why is not None:
-            raise ValueError(f"search='neighbors': {why}. Set it to 'exact'.")
-
-    def _why_not_by_rows(self, shortlist_size):
-        """Why training rows have no say in rankings, or None."""
-        if self.late_fusion is not None:
-            return f"late_fusion={self.late_fusion!r} ranks by embeddings beside the scores already"
-        if shortlist_size is not None:
-            return f"sampler={self.sampler!r} confines rankings to a shortlist"
-        return None
 
     def _hold_out(self, X, Y, kind, seed, weight):
         """What to train on, and what to judge it by.
@@ -204,7 +197,7 @@ class Fitting:
                 "tail_bias_": 0.0 if self.tail_bias == "auto" else self.tail_bias,
                 "late_fusion_": None if self.late_fusion == "auto" else self.late_fusion,
                 **self._attributes(ensemble, weights, seen, embeddings),
-                "search": "exact",  # rows to search are kept at the end
+                "search": "exact",  # a sketch for each epoch costs more than it spares
             }
 
         return Tasks(self, X, y, ensemble.trainers[0].n_epochs, ensemble.n_steps, fitted)
@@ -333,7 +326,7 @@ class Fitting:
         """Choose the tail bias, and what neighbours vote, while the members are at hand.
 
         By rows held out, or else those that one member has not visited. Returns `Neighbors`, their
-        labels the columns `seen`, and which rows they are, or None.
+        labels the columns `seen`, or None.
         """
         self.tail_bias_ = 0.0 if self.tail_bias == "auto" else self.tail_bias
         n_threads = count_threads(self.n_jobs, ensemble.n_rows, 1_000)
@@ -345,24 +338,18 @@ class Fitting:
             parts = ((who, *part) for who, _, held in judges for part in held.parts())
             self.tail_bias_ = choose_tail_bias(parts, self.tail_offsets_[seen], seen, beside)
             self._log(f"tail bias: {self.tail_bias_}")
-        if weight == "auto" and not judges:
-            weight = 0.0
-        searched = self.search == "neighbors"
-        if not (weight or searched):
+        if not weight or (weight == "auto" and not judges):
             return None
         trainers = ensemble.trainers
         voters = Voters.of(
             [trainer.network for trainer in trainers], trainers[0].X, ensemble.Y,
             np.random.default_rng([seed, 2]), n_threads,
-            MOST_SEARCHED if searched else MOST_VOTERS,
         )  # fmt: skip
         if weight == "auto":
             parts = self._judged(judges, trainers, voters, seen)
             weight = choose_neighbor_weight(parts, seen, beside)
             self._log(f"weight of neighbours: {weight}")
-        if not (weight or searched):
-            return None
-        return replace(voters.all(), weight=weight, searched=searched), voters.rows
+        return replace(voters.all(), weight=weight) if weight else None
 
     def _judges(self, ensemble, held_out, Y, n_threads):
         """Who may judge by which rows: a list of (Predictor, its member or None, HeldOut)."""
@@ -387,33 +374,33 @@ class Fitting:
             for X, Y in held.parts():
                 yield who, near, X, Y
 
-    def _keep_neighbors(self, neighbors, rows, X, seen, seed):
-        """Keep rows (n,) that vote or are searched as fitted attributes."""
+    def _keep_neighbors(self, neighbors, seen):
+        """Keep the rows that vote as fitted attributes."""
+        if neighbors is None:
+            return
         labels = neighbors.labels
         self.neighbor_weight_ = neighbors.weight
         self.neighbor_axes_ = neighbors.axes.cpu().numpy()
         self.neighbor_vectors_ = neighbors.vectors.cpu().numpy()
         self.neighbor_labels_ = labels.indptr, seen[labels.indices].astype(np.int32)
-        if neighbors.searched:
-            self.search_recall_ = self._measure_search(X, rows, seed)
 
-    def _measure_search(self, X, rows, seed):
-        """What share of the five best labels of some of the rows kept the search finds."""
-        if find_device(self.device) != "cpu":  # where all labels are scored
-            return None
-        rng = np.random.default_rng([seed, 3])
-        places = rng.choice(len(rows), min(len(rows), 512), replace=False)
+    def _measure_search(self, X, seed):
+        """Say what share of the best labels of some rows of X an approximate search finds."""
         predictor = self._predictor(X, self.tail_bias_)
-        hidden = hidden_vectors(predictor.network, X, rows[places], predictor.n_threads)
-        k = min(5, len(self.classes_))
-        recall = predictor.neighbors.recall(predictor.index, hidden, places, k, predictor.n_threads)
-        found = f"search='neighbors' finds {recall:.1%} of the exact {k} best labels"
-        self._log(found)
-        if recall < POOR_RECALL:
-            warnings.warn(
-                f"{found} (search_recall_). Set it to 'exact' if that is too little.", stacklevel=6
-            )
-        return recall
+        index = predictor.index
+        if not (isinstance(index, SketchIndex) and index.approximates):
+            return
+        rng = np.random.default_rng([seed, 3])
+        rows = np.sort(rng.choice(X.shape[0], min(X.shape[0], _MEASURED), replace=False))
+        hidden = hidden_vectors(predictor.network, X, rows, predictor.n_threads)
+        k, n_threads = min(5, len(self.classes_)), predictor.n_threads
+        exact = ExactIndex.topk(index, hidden, k, n_threads=n_threads)[1]
+        found = index.topk(hidden, k, n_threads=n_threads)[1]
+        recall = (exact[:, :, None] == found[:, None]).any(2).mean()
+        text = f"search='approximate' finds {recall:.1%} of the {k} best labels"
+        self._log(text)
+        if recall < _POOR_RECALL:
+            warnings.warn(f"{text}. Set it to 'exact' if that is too little.", stacklevel=5)
 
     def _choose_fusion(self, held_out):
         """Choose the weight of late fusion by the rows held out, where that is asked for."""

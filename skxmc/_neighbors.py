@@ -19,19 +19,16 @@ from scipy.special import log_expit
 
 from skxmc._axes import evened_axes
 from skxmc._ends import Rows, entries
-from skxmc._index import COMPARED, MANY, ExactIndex, row_index
+from skxmc._index import row_index
 from skxmc._lazy import torch
 from skxmc._network import Network
 from skxmc._ranking import Ranking, merged
-from skxmc._threads import for_each, over_rows
+from skxmc._threads import apart, for_each, over_rows
 
 N_NEIGHBORS = 32
 N_AXES = 192  # numbers for a row, of all members
 TEMPERATURE = 0.05  # of cosines: a neighbour less near by this much counts 1/e of the nearest
-MOST_VOTERS = 2**17  # rows that are kept: 100 MB
-MOST_SEARCHED = 2**20  # rows that are kept for a search among their labels: 800 MB
-N_SEARCHED = 512  # nearest rows whose labels are candidates
-N_CANDIDATES = 512  # labels at most
+MOST_ROWS = 2**17  # rows that are kept: 100 MB
 _SAMPLE = 2048  # rows that the axes are found by
 
 
@@ -53,12 +50,11 @@ class Voters:
         Y: Rows,
         rng: np.random.Generator,
         n_threads: int,
-        most: int,
     ) -> Voters:
-        """The rows that have a label, or `most` of them."""
+        """The rows that have a label, or as many of them as are kept at most."""
         rows = np.flatnonzero(np.diff(Y.indptr))
-        if len(rows) > most:  # the same whatever the seed, so that models can be averaged
-            rows = rows[np.arange(most) * len(rows) // most]
+        if len(rows) > MOST_ROWS:  # the same whatever the seed, so that models can be averaged
+            rows = rows[np.arange(MOST_ROWS) * len(rows) // MOST_ROWS]
         sample = np.sort(rng.choice(rows, min(len(rows), _SAMPLE), replace=False))
         n_axes = max(1, N_AXES // len(networks))
         starts = rng.spawn(len(networks))
@@ -79,7 +75,8 @@ class Voters:
     def all(self) -> Neighbors:
         """As the members side by side see them; called last, since `along` becomes its vectors."""
         if self._all is None:
-            self._all = Neighbors(torch.block_diag(*self.axes), _units(self.along), self.labels)
+            vectors = apart(lambda: _units(self.along))
+            self._all = Neighbors(torch.block_diag(*self.axes), vectors, self.labels)
         return self._all
 
     def some(self, m: int, wanted: NDArray[np.bool_]) -> Neighbors:
@@ -120,16 +117,13 @@ class Neighbors:
     vectors: torch.Tensor  # (N, D)
     labels: sp.csr_array  # (N, L), ones
     weight: float = 0.0  # of their votes
-    searched: bool = False  # whether labels of near rows alone are ranked
-    indexes: dict[int, Any] = field(default_factory=dict)  # made so far; copies share them
+    made: list[Any] = field(default_factory=list)  # an index, once it is used; copies share it
 
     @property
     def _index(self):
-        # For hundreds of rows, which a search takes, an exact look-up takes long.
-        many = COMPARED if self.searched else MANY
-        if many not in self.indexes:
-            self.indexes[many] = row_index(self.vectors, many=many)
-        return self.indexes[many]
+        if not self.made:
+            self.made.append(row_index(self.vectors))
+        return self.made[0]
 
     @classmethod
     def load(cls, network, axes, vectors, indptr, indices, n_labels):
@@ -137,73 +131,11 @@ class Neighbors:
         labels = _label_lists(indptr, indices, n_labels)
         return cls(network.tensor(axes), network.tensor(vectors), labels)
 
-    def rank(
-        self,
-        network: Network,
-        index: ExactIndex,
-        hidden: torch.Tensor,
-        k: int,
-        n_threads: int,
-        vote: bool = True,
+    def rerank(
+        self, network: Network, hidden: torch.Tensor, ranking: Ranking, n_threads: int
     ) -> Ranking:
-        """The k best labels of all, or of those of near rows, after their votes or without."""
-        vote = vote and self.weight > 0
-        # A GPU scores all labels in less time than this takes.
-        searched = self.searched and 4 * k <= N_CANDIDATES and hidden.device.type == "cpu"
-        near = None
-        if searched:
-            near = self.nearest(hidden, N_SEARCHED, n_threads)
-            scores, labels = self._search(index, hidden, near[1], k, n_threads)
-        else:
-            scores, labels = index.topk(hidden, k, n_threads=n_threads)
-        ranking = labels.astype(np.int64), scores
-        if not vote:
-            return ranking
-        if near is None:
-            near = self.nearest(hidden, N_NEIGHBORS, n_threads)
-        votes = self.shares(near[0][:, :N_NEIGHBORS], near[1][:, :N_NEIGHBORS])
-        return self._rerank(network, hidden, ranking, votes, n_threads)
-
-    def _search(self, index, hidden, rows, k, n_threads):
-        """The k best labels of near rows (n, m), of all where these have fewer."""
-        from skxmc._index import _row_kernels
-
-        candidates = np.empty((len(rows), N_CANDIDATES), np.int32)
-        counts = np.empty(len(rows), np.int64)
-        lists = self.labels.indptr, self.labels.indices
-
-        def gather(block):
-            _row_kernels.labels_of(rows[block], *lists, candidates[block], counts[block])
-
-        over_rows(gather, len(rows), 512, n_threads)
-        scores, labels = index.topk_among(hidden, candidates, counts, k, n_threads)
-        few = np.flatnonzero(counts < k)
-        if len(few):
-            scores[few], labels[few] = index.topk(hidden[few], k, n_threads=n_threads)
-        return scores, labels
-
-    def recall(
-        self,
-        index: ExactIndex,
-        hidden: torch.Tensor,
-        places: NDArray[np.int64],
-        k: int,
-        n_threads: int,
-    ) -> float:
-        """Share of the exact k best labels that the search finds for rows at these places.
-
-        Each as if it were not there: a new row is not its own neighbour.
-        """
-        _, exact = index.topk(hidden, k, n_threads=n_threads)
-        _, rows = self.nearest(hidden, N_SEARCHED + 1, n_threads)
-        others = rows != places[:, None]
-        others[others.all(axis=1), -1] = False
-        rows = rows[others].reshape(len(rows), -1)
-        _, found = self._search(index, hidden, rows, k, n_threads)
-        return float((exact[:, :, None] == found[:, None]).any(2).mean())
-
-    def _rerank(self, network, hidden, ranking, votes, n_threads):
         """The same number of labels, the most probable of those ranked and those voted for."""
+        votes = self.votes(hidden, n_threads)
         labels, scores = np.empty_like(ranking[0]), np.empty_like(ranking[1])
 
         def revise(block):
@@ -216,31 +148,18 @@ class Neighbors:
 
     def votes(self, hidden: torch.Tensor, n_threads: int) -> sp.csr_array:
         """How much of the vote each label gets, (n, L): at most 1, and 0 where nothing is alike."""
-        return self.shares(*self.nearest(hidden, N_NEIGHBORS, n_threads))
-
-    def nearest(
-        self, hidden: torch.Tensor, k: int, n_threads: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """The k nearest rows, or all: cosines (n, k), best first, and rows (n, k).
-
-        A row is -1 where there is none, or none that is alike: its cosine is not above 0.
-        """
         queries = hidden.new_empty(len(hidden), self.axes.shape[1])
-        _project(lambda part: part, hidden, self.axes, n_threads, queries)
-        _units(queries)
-        k = min(k, len(self.vectors))
-        if not k:
-            return np.empty((len(hidden), 0), np.float32), np.empty((len(hidden), 0), np.int32)
-        cosines, rows = self._index.topk(queries, k, n_threads=n_threads)
-        rows[~(cosines > 0)] = -1  # NaN too
-        return cosines, rows
 
-    def shares(self, cosines: NDArray[np.float32], found: NDArray[np.int32]) -> sp.csr_array:
-        """The votes of the rows found, (n, L)."""
-        n, k = found.shape
+        def see(block):
+            queries[block] = _units(hidden[block] @ self.axes)
+
+        over_rows(see, len(hidden), 512, n_threads)
+        k = min(N_NEIGHBORS, len(self.vectors))
         if not k:
-            return sp.csr_array((n, self.labels.shape[1]))
-        cosines = np.where(found >= 0, cosines.astype(np.float64), -np.inf)
+            return sp.csr_array((len(hidden), self.labels.shape[1]))
+        cosines, found = self._index.topk(queries, k, n_threads=n_threads)  # (n, k) each
+        # -1 is found where nothing compares, as with NaN.
+        cosines = np.where((found >= 0) & (cosines > 0), cosines.astype(np.float64), -np.inf)
         weights = np.exp((cosines - np.maximum(cosines[:, :1], 0)) / TEMPERATURE)
         weights /= np.maximum(weights.sum(1, keepdims=True), 1e-30)
         found = np.maximum(found, 0)

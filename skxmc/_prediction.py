@@ -16,7 +16,7 @@ from skxmc._neighbors import Neighbors
 from skxmc._network import Network, hidden_vectors
 from skxmc._progress import telling
 from skxmc._ranking import Ranking
-from skxmc._threads import blocks
+from skxmc._threads import FEW_ROWS, alone, blocks, for_each
 
 FUSED = 100  # labels of either ranking that late fusion knows
 _ROWS = 8192  # rows whose hidden vectors exist at a time
@@ -32,12 +32,11 @@ def rank(
     index: ExactIndex | None = None,
     log: Callable[[str], object] | None = None,
     neighbors: Neighbors | None = None,
-    vote: bool = True,
 ) -> Ranking:
     """The k best labels of each row: labels (n, k) int64 and scores (n, k) float32, best first.
 
     `index`: built over the network's labels before, which spares single rows its making. `log`
-    hears how far it is. `neighbors`, if any, vote, unless not to `vote`, or confine the search.
+    hears how far it is. `neighbors`, if any, vote.
     """
     labels, scores = np.empty((n_rows, k), np.int64), np.empty((n_rows, k), np.float32)
     table = network.labels
@@ -46,11 +45,10 @@ def rank(
         index = network.share_index(index)
     for block in telling(blocks(n_rows, _ROWS), "ranked", n_rows, log):
         hidden = hidden_vectors(network, X, np.arange(block.start, block.stop), n_threads)
-        if neighbors is None:
-            scores[block], labels[block] = index.topk(hidden, k, n_threads=n_threads)
-        else:
-            found = neighbors.rank(network, index, hidden, k, n_threads, vote)
-            labels[block], scores[block] = found
+        scores[block], labels[block] = index.topk(hidden, k, n_threads=n_threads)
+        if neighbors is not None:
+            found = labels[block], scores[block]
+            labels[block], scores[block] = neighbors.rerank(network, hidden, found, n_threads)
     return labels, scores
 
 
@@ -103,7 +101,26 @@ def dense_scores(
     size = max(1, min(_ROWS, _CELLS // network.n_labels))
     for block in telling(blocks(X.shape[0], size), "scored", X.shape[0], log):
         hidden = hidden_vectors(network, X, np.arange(block.start, block.stop), n_threads)
-        yield block, torch.addmm(table.biases, hidden, table.weights.T).cpu().numpy()
+        yield block, _scores_of_all(table, hidden, n_threads).cpu().numpy()
+
+
+def _scores_of_all(table, hidden, n_threads):
+    """Scores of all labels, (n, L), on a CPU by threads of ours: the caller's die in a fork."""
+    if hidden.device.type != "cpu":
+        return torch.addmm(table.biases, hidden, table.weights.T)
+    scores = torch.empty(len(hidden), len(table.biases), dtype=torch.float32)
+
+    def score(rows):
+        torch.addmm(table.biases, hidden[rows], table.weights.T, out=scores[rows])
+
+    if len(hidden) == 1:  # a product with one row may end in bits that tell where the table lies
+        two = alone(lambda: torch.addmm(table.biases, hidden.repeat(2, 1), table.weights.T))
+        return two[:1]
+    if len(hidden) <= FEW_ROWS:
+        alone(lambda: score(slice(None)))
+    else:
+        for_each(score, blocks(len(hidden), max(16, -(-len(hidden) // n_threads))), n_threads)
+    return scores
 
 
 def as_csr(labels: NDArray[np.int64], values: NDArray[np.float32], n_labels: int) -> sp.csr_array:

@@ -29,7 +29,7 @@ class Predictor:
 
     `seen` (L,) says which labels training has met. `embeddings` (L, H) are unit vectors, or None.
     With `shortlist_size`, a row's scores count for that many labels of nearest embeddings only.
-    `neighbors` vote where rankings are neither confined nor fused, unless not to `vote`.
+    `neighbors`, if any, vote where rankings are neither confined nor fused.
     """
 
     network: Network
@@ -39,7 +39,6 @@ class Predictor:
     shortlist_size: int | None = None
     index: ExactIndex | None = None
     neighbors: Neighbors | None = None
-    vote: bool = True
     log: Callable[[str], object] | None = None  # hears how far a ranking of many rows is
 
     def topk(self, X: Rows | np.ndarray, n_rows: int, k: int, beta: float | None = None) -> Ranking:
@@ -55,7 +54,7 @@ class Predictor:
 
     def _topk(self, X, n_rows, k, beta):
         if beta is None and not self._confined(k):
-            rest = self.n_threads, self.index, self.log, self.neighbors, self.vote
+            rest = self.n_threads, self.index, self.log, self.neighbors
             return rank(self.network, X, n_rows, k, *rest)
         by_score, by_cosine = self.rankings(X, n_rows, k)
         if beta is None:

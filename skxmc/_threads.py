@@ -79,6 +79,13 @@ def over_rows(work: Callable[[slice], object], n: int, size: int, n_threads: int
         for_each(work, blocks(n, size), n_threads)
 
 
+def apart(work: Callable[[], Any]) -> Any:
+    """Return work(), called in a thread of ours, which ends with it."""
+    done: list[Any] = []
+    for_each(lambda _: done.append(work()), [None], 1)
+    return done[0]
+
+
 def alone(work: Callable[[], Any]) -> Any:
     """Return work(), called in a kept thread of ours: for what is done sooner than one is started.
 

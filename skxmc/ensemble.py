@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skxmc._centroids import unit_rows
 from skxmc._classifier import XMCClassifier
-from skxmc._fitted import NO_NEIGHBORS, needs_rows
+from skxmc._fitted import NO_NEIGHBORS
 from skxmc._fitting import CURVES
 from skxmc._network import Weights
 from skxmc._predictor import UNSEEN, Kept
@@ -59,9 +59,9 @@ def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
     theirs. A member that has not seen a label, for instance since `early_stopping` held out all its
     rows, adds nothing to its score but the mean bias of the members that have. Neighbours are kept
     if all that have some kept the same rows, in which each member then counts alike, while in a row
-    to be ranked it counts by the length of its hidden vector; else ``neighbor_weight_`` is 0 and
-    `search` is "exact". They are compared along the axes of all: the search takes as many times as
-    long as there are classifiers.
+    to be ranked it counts by the length of its hidden vector; else ``neighbor_weight_`` is 0. They
+    are compared along the axes of all: the search takes as many times as long as there are
+    classifiers.
 
     Examples
     --------
@@ -120,8 +120,6 @@ def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
     if first.late_fusion_ is not None:
         out.late_fusion_ = float(np.mean([clf.late_fusion_ for clf in owners]))
     vars(out).update(NO_NEIGHBORS | _joined_neighbors(classifiers))
-    if out.neighbor_labels_ is None:
-        out.search = "exact"
     for name in CURVES:
         setattr(out, name, _mean_curve([getattr(clf, name) for clf in owners]))
     out.n_iter_ = len(out.loss_curve_)
@@ -133,7 +131,7 @@ def average(classifiers: Iterable[XMCClassifier]) -> XMCClassifier:
 
 def _joined_neighbors(classifiers):
     """The rows that all keep, as those that keep any see them, if these are the same rows."""
-    keeps = [needs_rows(clf) and clf.neighbor_labels_ is not None for clf in classifiers]
+    keeps = [bool(clf.neighbor_weight_) and clf.neighbor_labels_ is not None for clf in classifiers]
     keeping = [clf for clf, keep in zip(classifiers, keeps, strict=True) if keep]
     lists = [clf.neighbor_labels_ for clf in keeping]
     same = all(np.array_equal(a, b) for own in lists for a, b in zip(own, lists[0], strict=True))

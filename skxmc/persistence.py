@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from skxmc import losses, samplers
 from skxmc._checkpoint import Checkpoint
 from skxmc._classifier import XMCClassifier
-from skxmc._fitted import NO_NEIGHBORS, needs_rows
+from skxmc._fitted import NO_NEIGHBORS
 from skxmc._format import FORMAT, own_version, refuse_newer
 from skxmc._predictor import Kept
 from skxmc.datasets._replace import replacing
@@ -139,7 +139,7 @@ def contents(clf, tensors, halved=()):
         for name, value in vars(clf).items()
         if name not in parameters and name not in _NOT_STORED
     }
-    if not needs_rows(clf):  # they are nobody's business
+    if not clf.neighbor_weight_:  # rows that do not vote are nobody's business
         state |= NO_NEIGHBORS
     state |= {name: _halve(name, state[name]) for name in halved}
     return {
@@ -199,7 +199,6 @@ def load_model(path: str | os.PathLike[str], *, mmap: bool = True) -> XMCClassif
             if stored["format"] < 2:  # before there were neighbours
                 parameters["neighbor_weight"] = 0.0
                 attributes |= NO_NEIGHBORS
-            attributes.setdefault("search_recall_", None)
     with _naming(name, written_by):
         clf = XMCClassifier(**parameters)
         for attribute, value in attributes.items():

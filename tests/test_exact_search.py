@@ -124,7 +124,7 @@ def test_both_ways_are_a_stable_argsort(int8, n, n_labels, width, k, density, se
     with pytest.MonkeyPatch.context() as patch:
         force(patch, int8)
         got = index.topk(problem[0], k, exclude, rows)
-    assert (index._codes is not None) == int8
+    assert (index._encoded[0] is not None) == int8
     assert_same_topk(got, slow_topk(*problem, k, exclude, rows))
 
 
@@ -193,13 +193,13 @@ def test_eight_bits_are_made_when_they_pay(monkeypatch):
     hidden, weights, biases = reals(np.random.default_rng(0), 256, 40, 8)
     index = ExactIndex().build(weights, biases)
     first = index.topk(hidden[:1], 5)
-    assert index._codes is None
+    assert index._encoded[0] is None
     second = index.topk(hidden[:1], 5)
-    assert index._codes is not None
+    assert index._encoded[0] is not None
     np.testing.assert_array_equal(first, second)
     index = ExactIndex().build(weights, biases)
     index.topk(hidden, 5)
-    assert index._codes is not None
+    assert index._encoded[0] is not None
 
 
 def test_torch_without_the_product_takes_float32(monkeypatch):

@@ -8,7 +8,6 @@ import scipy.sparse as sp
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import expit
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, train_test_split
 
@@ -32,7 +31,7 @@ from skxmc._network import hidden_vectors
 from skxmc._predictor import UNSEEN
 from skxmc.distributed import ShardedXMCClassifier
 from skxmc.ensemble import average
-from skxmc.metrics import precision_at_k, precision_at_k_scorer
+from skxmc.metrics import precision_at_k
 from skxmc.persistence import load_model, save_model
 
 
@@ -343,7 +342,7 @@ def test_labels_without_a_row_move_none(data):
 
 
 def test_of_very_many_rows_some_are_kept(data, monkeypatch):
-    monkeypatch.setattr("skxmc._fitting.MOST_VOTERS", 100)
+    monkeypatch.setattr(neighbors_module, "MOST_ROWS", 100)
     X, X_test, Y, _ = data
     clf = xmc(neighbor_weight=0.2).fit(X, Y)
     assert clf.neighbor_vectors_.shape == (100, 32)
@@ -436,218 +435,26 @@ def test_presets_of_papers_have_none_and_processes_refuse_them(data):
         ShardedXMCClassifier(xmc(neighbor_weight=0.2)).fit(data[0], data[2])
 
 
-# -- a search among the labels of near rows -----------------------------------------------------
+def test_very_many_rows_are_sought_by_clusters(clf, data, monkeypatch):
+    monkeypatch.setattr("skxmc._index._rows.MANY", 1000)
+    X_test = data[1]
+    found = (again := damaged(clf)).predict_topk(X_test)[0]
+    assert isinstance(again._predictor(as_rows(X_test)).neighbors._index, RowIndex)
+    exact = clf.predict_topk(X_test)[0]
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]) > 0.98
 
 
-@pytest.fixture(scope="module")
-def many_sets():
-    """More labels than candidates."""
-    X, Y = sets_of_labels(n_rows=3000, n_sets=700, n_labels=900, seed=3)
-    return train_test_split(X, Y, test_size=300, random_state=0)
-
-
-@pytest.fixture(scope="module")
-def searching(many_sets):
-    return xmc(neighbor_weight=0.2, search="neighbors", max_iter=6).fit(many_sets[0], many_sets[2])
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.2])
-@pytest.mark.parametrize("n_rows", [3, 300])
-def test_it_ranks_the_labels_of_near_rows_as_a_slow_loop_does(
-    searching, many_sets, weight, n_rows, monkeypatch
-):
-    monkeypatch.setattr("skxmc._neighbors.N_SEARCHED", 60)
-    monkeypatch.setattr("skxmc._neighbors.N_CANDIDATES", 120)
-    X, X_test, Y, _ = many_sets
-    X_test = X_test[:n_rows]
-    clf = damaged(searching, neighbor_weight_=weight)
-    near, queries = hidden_of(clf, X) @ clf.neighbor_axes_, hidden_of(clf, X_test)
-    queries = queries @ clf.neighbor_axes_
-    near /= np.maximum(np.linalg.norm(near, axis=1, keepdims=True), 1e-12)
-    scores = clf.decision_function(X_test).astype(float)
-    votes = slow_votes(clf, X_test, X, Y)
-    mixed = (1 - weight) * expit(scores) + weight * votes
-    labels, _ = clf.predict_topk(X_test, k=5)
-    alike = []
-    for i, query in enumerate(queries):
-        rows = np.argsort(-(near @ query), kind="stable")[:60]
-        candidates = []
-        for row in rows:
-            own = Y.indices[Y.indptr[row] : Y.indptr[row + 1]]
-            candidates += [label for label in own if label not in candidates]
-        best = np.sort(mixed[i, candidates[:120]])[::-1][:5]
-        alike.append(np.allclose(mixed[i, labels[i]], best, atol=2e-5))
-    assert np.mean(alike) > 0.99  # rounding may order rows that are near alike in another way
-
-
-def test_it_is_switched_on_and_off_after_a_fit(searching, many_sets, monkeypatch):
-    monkeypatch.setattr("skxmc._neighbors.N_SEARCHED", 40)
-    X_test, Y_test = many_sets[1], many_sets[3]
-    clf = damaged(searching)
-    found = clf.predict_topk(X_test)[0]
-    exact = clf.set_params(search="exact").predict_topk(X_test)[0]
-    recall = np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)])
-    assert 0.9 < recall < 1  # it is not the same search
-    assert precision_at_k(Y_test, found, k=1) >= precision_at_k(Y_test, exact, k=1) - 0.01
-    clf.neighbor_weight_ = 0.0
-    plain = clf.predict_topk(X_test)
-    np.testing.assert_array_equal(plain[0][:, 0], clf.decision_function(X_test).argmax(1))
-    clf.set_params(search="neighbors", top_k=3)
-    assert clf.predict_proba(X_test).nnz == 3 * X_test.shape[0]
-
-
-def test_it_goes_by_clusters_where_rows_are_many(searching, many_sets, monkeypatch):
-    X_test = many_sets[1]
-    whole = damaged(searching).predict_topk(X_test)[0]
-    monkeypatch.setattr("skxmc._neighbors.COMPARED", 640)
-    monkeypatch.setattr("skxmc._index._rows.COMPARED", 640)
-    clf = damaged(searching)
-    found = clf.predict_topk(X_test)[0]
-    assert isinstance(clf._predictor(as_rows(X_test)).neighbors._index, RowIndex)
-    assert np.mean([np.isin(a, b).mean() for a, b in zip(whole, found, strict=True)]) > 0.95
-    np.testing.assert_array_equal(clf.predict_topk(X_test[:3])[0], found[:3])
-
-
-def test_an_index_of_rows_is_made_once(searching, many_sets, monkeypatch):
+def test_an_index_of_rows_is_made_once(clf, data, monkeypatch):
     made, real = [], neighbors_module.row_index
     monkeypatch.setattr(
         neighbors_module, "row_index", lambda *args, **more: made.append(1) or real(*args, **more)
     )
-    clf, X_test = damaged(searching), many_sets[1]
-    for change in ({}, {"neighbor_weight_": 0.1}, {"tail_bias": 0.5}, {"neighbor_weight_": 0.0}):
+    clf = damaged(clf)
+    for change in ({}, {"neighbor_weight_": 0.1}, {"tail_bias": 0.5}, {"neighbor_weight_": 0.3}):
         vars(clf).update(change)
-        clf.predict_topk(X_test)
-        clf.predict_proba(X_test[:2])
+        clf.predict_topk(data[1])
+        clf.predict_proba(data[1][:2])
     assert made == [1]
-
-
-def test_a_row_that_is_like_none_is_ranked_among_all(searching, many_sets, monkeypatch):
-    monkeypatch.setattr("skxmc._neighbors.N_SEARCHED", 20)
-    clf = damaged(searching, neighbor_weight_=0.0)
-    for biases in clf.hidden_biases_:
-        biases[:] = -1  # ReLU leaves nothing
-    empty = sp.csr_array((2, many_sets[0].shape[1]), dtype=np.float32)
-    order = np.argsort(-clf.decision_function(empty), axis=1, kind="stable")
-    np.testing.assert_array_equal(clf.predict_topk(empty, k=5)[0], order[:, :5])
-
-
-def test_a_callback_of_the_fit_ranks_all_labels(many_sets):
-    pytest.importorskip("sklearn.callback")
-    from sklearn.callback import ScoringMonitor
-
-    X, X_test, Y, _ = many_sets
-    monitor = ScoringMonitor(scoring=precision_at_k_scorer(3))
-    clf = xmc(search="neighbors", max_iter=2).set_callbacks(monitor).fit(X, Y)
-    assert clf.search == "neighbors"
-    assert clf.predict_topk(X_test)[0].shape == (300, 5)
-
-
-def test_a_grid_search_goes_over_searches(many_sets):
-    X, _, Y, _ = many_sets
-    grid = {"search": ["exact", "neighbors"]}
-    search = GridSearchCV(xmc(max_iter=1), grid, cv=2, scoring=precision_at_k_scorer(1)).fit(X, Y)
-    scores = search.cv_results_["mean_test_score"]
-    assert scores[0] == pytest.approx(scores[1], abs=0.02)
-
-
-def test_rows_are_kept_for_the_search_alone(many_sets):
-    X, X_test, Y, _ = many_sets
-    clf = xmc(neighbor_weight=0.0, search="neighbors").fit(X, Y)
-    assert clf.neighbor_weight_ == 0
-    assert clf.neighbor_vectors_.shape[0] == X.shape[0]
-    again = pickle.loads(pickle.dumps(clf))
-    np.testing.assert_array_equal(again.predict_topk(X_test)[0], clf.predict_topk(X_test)[0])
-    assert kept_nothing(pickle.loads(pickle.dumps(clf.set_params(search="exact"))))
-
-
-def test_it_ranks_classes_too(many_sets):
-    X, X_test, Y, _ = many_sets
-    y = Y.indices[Y.indptr[:-1]]
-    clf = xmc(search="neighbors").fit(X, y)
-    assert clf.neighbor_weight_ == 0
-    exact = damaged(clf).set_params(search="exact").predict(X_test)
-    assert (clf.predict(X_test) == exact).mean() > 0.95
-
-
-def test_every_label_is_ranked_where_many_are_wanted_or_few_are_near(many_sets, monkeypatch):
-    X, X_test, Y, _ = many_sets
-    clf = xmc(neighbor_weight=0.0, search="neighbors", max_iter=1).fit(X, Y)
-    exact = damaged(clf).set_params(search="exact")
-    for k in (129, 900):
-        np.testing.assert_array_equal(*(c.predict_topk(X_test, k=k)[0] for c in (clf, exact)))
-    monkeypatch.setattr("skxmc._neighbors.N_SEARCHED", 1)  # three labels
-    np.testing.assert_array_equal(*(c.predict_topk(X_test, k=4)[0] for c in (clf, exact)))
-    found, plain = (c.predict_topk(X_test, k=3)[0] for c in (clf, exact))
-    assert (found != plain).any()
-
-
-def test_a_fit_measures_what_the_search_finds(many_sets, monkeypatch):
-    """Of rows that it trained on, each as if it had not been there: as rows like them are found."""
-    X, X_test, Y, _ = many_sets
-    clf = xmc(neighbor_weight=0.0, search="neighbors")
-    monkeypatch.setattr("skxmc._neighbors.N_SEARCHED", 200)
-    assert clf.fit(X, Y).search_recall_ > 0.9
-    found = clf.predict_topk(X_test)[0]
-    exact = clf.set_params(search="exact").predict_topk(X_test)[0]
-    recall = np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)])
-    assert clf.search_recall_ == pytest.approx(recall, abs=0.05)
-    monkeypatch.setattr("skxmc._neighbors.N_SEARCHED", 2)
-    with pytest.warns(UserWarning, match=r"^search='neighbors' finds \d+\.\d% of the exact 5 best"):
-        poor = clone(clf).set_params(search="neighbors").fit(X, Y)
-    assert poor.search_recall_ < 0.9
-
-
-def test_a_row_is_not_its_own_neighbour_when_recall_is_measured(many_sets):
-    """Rows that are like none, each with a label of its own: nothing but themselves would do."""
-    X = sp.csr_array(sp.eye_array(60, format="csr", dtype=np.float32))
-    clf = xmc(neighbor_weight=0.0, search="neighbors", max_iter=20, n_estimators=1)
-    with pytest.warns(UserWarning, match="finds"):
-        clf.fit(X, X.astype(np.int64))
-    predictor = clf._predictor(as_rows(X))
-    neighbors, index = predictor.neighbors, predictor.index
-    hidden = torch.from_numpy(hidden_of(clf, X))
-    assert neighbors.recall(index, hidden, np.full(60, -5), 1, 1) == 1
-    with_it = neighbors.nearest(hidden, 60, 1)[1]
-    assert (with_it[:, 0] == np.arange(60)).all()
-    seen = []
-    neighbors._search = lambda index, hidden, rows, *rest: seen.append(rows) or (None, rows[:, :1])
-    neighbors.recall(index, hidden, np.arange(60), 1, 1)
-    assert seen[0].shape == (60, 59)
-    assert not (seen[0] == np.arange(60)[:, None]).any()
-
-
-def test_a_search_without_rows_says_so(clf, data):
-    X, X_test, Y, _ = data
-    plain = clone(clf).set_params(neighbor_weight=0.0).fit(X, Y)
-    with pytest.raises(ValueError, match=r"^search='neighbors', but no rows are kept to search"):
-        plain.set_params(search="neighbors").predict_topk(X_test)
-    with pytest.raises(AttributeError) as hidden:
-        plain.partial_fit(X, Y)
-    assert "partial_fit keeps no rows to search" in str(hidden.value.__cause__)
-    with pytest.raises(ValueError, match=r"^search='neighbours' is unknown: set it to 'exact' or"):
-        plain.set_params(search="neighbours").predict_topk(X_test)
-    with pytest.raises(ValueError, match=r"^search='neighbors' is not supported by several"):
-        ShardedXMCClassifier(xmc(search="neighbors", neighbor_weight=0.0)).fit(X, Y)
-    with pytest.raises(ValueError, match="The 'search' parameter of XMCClassifier must"):
-        xmc(search="approximate").fit(X, Y)
-
-
-@pytest.mark.parametrize("parameters", [{"late_fusion": 0.5}, {"sampler": "label-embedding"}])
-def test_a_search_beside_another_way_to_rank_is_refused(data, parameters):
-    with pytest.raises(ValueError, match=r"^search='neighbors': .* Set it to 'exact'\.$"):
-        xmc(search="neighbors", **parameters).fit(data[0], data[2])
-
-
-def test_an_average_searches_among_rows_in_common(many_sets):
-    X, X_test, Y, _ = many_sets
-    parts = [xmc(neighbor_weight=0.0, search="neighbors", random_state=i).fit(X, Y) for i in (0, 1)]
-    together = average(parts)
-    assert together.search == "neighbors"
-    found = together.predict_topk(X_test)[0]
-    exact = together.set_params(search="exact").predict_topk(X_test)[0]
-    assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]) > 0.9
-    other = clone(parts[0]).fit(X[:2000], Y[:2000])
-    assert average([parts[0], other]).search == "exact"
 
 
 # -- stored ----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ What one fit alone leaves of the global state is in test_classifier.
 
 import multiprocessing
 import os
+import queue
 import random
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,33 @@ def test_one_model_predicts_in_four_threads_while_another_is_fitted(data):
     for one in found:
         np.testing.assert_array_equal(one, expected)
     np.testing.assert_array_equal(fit.result(), fitted)
+
+
+def put_rankings(out, X, Y):
+    """All that large arrays of a fit and of predictions go through."""
+    clf = XMCClassifier(
+        hidden_layer_sizes=(64,), max_iter=2, n_jobs=1, random_state=0, neighbor_weight=0.2
+    ).fit(X, Y)
+    out.put([clf.predict_topk(X)[1], clf.predict_topk(X[:2])[1], clf.decision_function(X[:300])])
+
+
+def test_a_fork_goes_on_where_its_parent_has_fitted_and_ranked():
+    """OpenMP's threads do not survive a fork: no large array may be the work of the caller's."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("the system has no fork")
+    X, Y = make_xmc(2000, 3000, 2000, random_state=0)
+    put_rankings(expected := queue.SimpleQueue(), X, Y)
+    context = multiprocessing.get_context("fork")
+    out = context.Queue()
+    child = context.Process(target=put_rankings, args=(out, X, Y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child.start()
+    try:
+        for one, other in zip(out.get(timeout=120), expected.get(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    finally:
+        child.kill()
 
 
 @pytest.mark.parametrize("way", ["fork", "spawn"])

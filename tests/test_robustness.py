@@ -60,7 +60,11 @@ def press(monkeypatch, epoch, step=3, times=1):
             if number == epoch * self.n_steps + step:
                 while len(pressed) < times:
                     pressed.append(os.kill(os.getpid(), signal.SIGINT))
-                    time.sleep(0.2)  # it is for the main thread to hear it
+                    time.sleep(0.2)  # it is for the main thread to hear it, on a busy machine too
+                    for _ in range(100):
+                        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                            break
+                        time.sleep(0.05)
         return real(self, worker, rows, number)
 
     monkeypatch.setattr(Trainer, "step", pressing)

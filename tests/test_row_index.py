@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from skxmc._clusters import balanced_clusters
 from skxmc._index import ExactIndex, _row_kernels, row_index
@@ -140,71 +138,7 @@ def test_widths_beyond_what_float32_counts_exactly():
     np.testing.assert_array_equal(one[1], rows[:1])
 
 
-def test_few_rows_are_searched_exactly():
+def test_few_rows_are_searched_exactly(monkeypatch):
     assert isinstance(row_index(units(100)), ExactIndex)
-    assert isinstance(row_index(units(100), many=99), RowIndex)
-
-
-# -- among the labels of rows ----------------------------------------------------------------------
-
-
-def slow_labels(rows, lists, room):
-    out = []
-    for row in rows:
-        if row >= 0:
-            out += [label for label in lists[row] if label not in out]
-    return out[:room]
-
-
-@settings(max_examples=200)
-@given(
-    st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.integers(0, 12),
-    st.sampled_from([1, 1024, 50_000_000]),
-)  # fmt: skip
-def test_labels_of_rows_are_those_of_a_slow_loop(seed, room, n_labels, n_near, step):
-    rng = np.random.default_rng(seed)
-    lists = [step * rng.permutation(n_labels)[: rng.integers(0, 5)] for _ in range(20)]
-    lists = [np.unique(part) for part in lists]
-    indptr = np.append(0, np.cumsum([len(part) for part in lists])).astype(np.int32)
-    indices = np.concatenate([*lists, np.empty(0)]).astype(np.int32)
-    rows = np.array([rng.permutation(20)[:n_near] for _ in range(6)], np.int32).reshape(6, n_near)
-    rows[2, n_near // 2 :] = -1
-    labels, counts = np.full((6, room), -9, np.int32), np.zeros(6, np.int64)
-    _row_kernels.labels_of(rows, indptr, indices, labels, counts)
-    for own, n, near in zip(labels, counts, rows, strict=True):
-        assert own[:n].tolist() == slow_labels(near, lists, room)
-        assert (own[n:] == -9).all()
-
-
-@pytest.mark.parametrize("n", [3, 300])  # of few, in a first search, float32 is multiplied
-@pytest.mark.parametrize("k", [1, 4])
-def test_the_best_of_candidates_are_those_of_a_slow_loop(n, k):
-    rng = np.random.default_rng(n + k)
-    weights = torch.from_numpy(rng.standard_normal((200, 40)).astype(np.float32))
-    biases = torch.from_numpy(rng.standard_normal(200).astype(np.float32))
-    weights[7], biases[9] = 0, -1e30
-    hidden = torch.relu(torch.from_numpy(rng.standard_normal((n, 40)).astype(np.float32)))
-    candidates = np.array([rng.permutation(200)[:20] for _ in range(n)], np.int32)
-    counts = rng.integers(0, 21, n)
-    for i, count in enumerate(counts):
-        candidates[i, count:] = -5
-    index = ExactIndex().build(weights, biases)
-    scores, labels = index.topk_among(hidden, candidates, counts, k, 2)
-    every = (hidden.double() @ weights.double().T + biases.double()).numpy()
-    for i, count in enumerate(counts):
-        own = np.sort(candidates[i, :count])
-        best = own[np.argsort(-every[i, own], kind="stable")][:k]
-        np.testing.assert_array_equal(labels[i], np.append(best, [-1] * (k - len(best))))
-        np.testing.assert_allclose(scores[i, : len(best)], every[i, best], rtol=1e-5, atol=1e-5)
-        assert np.isneginf(scores[i, len(best) :]).all()
-
-
-def test_of_all_labels_it_finds_the_same_bits_as_exact_search():
-    rng = np.random.default_rng(0)
-    weights = torch.from_numpy(rng.integers(-2, 3, (90, 16)).astype(np.float32))  # full of ties
-    hidden = torch.from_numpy(rng.integers(0, 3, (500, 16)).astype(np.float32))
-    index = ExactIndex().build(weights, weights[:, 0].contiguous())
-    every = np.array([rng.permutation(90) for _ in range(500)], np.int32)
-    found = index.topk_among(hidden, every, np.full(500, 90), 7)
-    for one, other in zip(found, index.topk(hidden, 7), strict=True):
-        np.testing.assert_array_equal(one, other)
+    monkeypatch.setattr("skxmc._index._rows.MANY", 99)
+    assert isinstance(row_index(units(100)), RowIndex)

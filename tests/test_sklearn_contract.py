@@ -34,7 +34,7 @@ ESTIMATORS = [
     *(XMCClassifier(sampler, **SMALL) for sampler in SUMS),
     XMCClassifier(early_stopping=True, **{**SMALL, "hidden_layer_sizes": (16, 8)}),
     XMCClassifier("label-embedding", residual=True, late_fusion=0.5, **SMALL),
-    XMCClassifier(search="neighbors", **SMALL),
+    XMCClassifier(search="approximate", **SMALL),
 ]
 
 

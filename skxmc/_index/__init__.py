@@ -11,15 +11,16 @@ from typing import TypeAlias
 
 from skxmc._index._exact import ExactIndex, _topk_on_device, exact_topk, int8_is_fast
 from skxmc._index._libraries import FaissIndex, PyNNDescentIndex, drop
-from skxmc._index._rows import COMPARED, MANY, row_index
+from skxmc._index._rows import row_index
+from skxmc._index._sketch import Sketch, SketchIndex
 
 __all__ = [
-    "COMPARED",
     "INDEXES",
-    "MANY",
     "ExactIndex",
     "FaissIndex",
     "PyNNDescentIndex",
+    "Sketch",
+    "SketchIndex",
     "_topk_on_device",
     "check_index",
     "drop",

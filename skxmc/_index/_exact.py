@@ -29,7 +29,7 @@ class ExactIndex:
         """Take over the label weights (L, H), which must not move while the index is used."""
         biases = weights.new_zeros(len(weights)) if biases is None else biases
         self._weights, self._biases = weights.contiguous(), biases.contiguous()
-        self._searched, self._codes, self._terms = False, None, None
+        self._searched, self._encoded = False, None
         return self
 
     def search(
@@ -69,7 +69,7 @@ class ExactIndex:
             return _topk_on_device(hidden, self._weights, self._biases, k, exclude, rows)
         from skxmc._index import _kernels
 
-        self._encode(len(hidden))
+        table, label_terms = self._encode(len(hidden))
         hidden = hidden.contiguous()
         best = np.full((len(hidden), k), -np.inf, np.float32)
         labels = np.full((len(hidden), k), -1, np.int32)
@@ -81,7 +81,7 @@ class ExactIndex:
         weights, biases = self._weights.numpy(), self._biases.numpy()
 
         def rank(block):
-            queries, codes, terms = self._encode_queries(hidden[block])
+            queries, codes, terms = _encode_queries(hidden[block], table is not None)
             n = len(queries)
             state = _state(n, 4 * k + 32)
             found = best[block], labels[block]
@@ -89,9 +89,12 @@ class ExactIndex:
             dtype = torch.float32 if codes is None else torch.int32
             buffer = torch.empty(n * min(_LABELS, len(weights)), dtype=dtype)
             for columns in blocks(len(weights), _LABELS):
-                products = self._multiply(queries if codes is None else codes, columns, buffer)
+                if codes is None:
+                    products = _multiply(torch.mm, queries, self._weights[columns], buffer)
+                else:
+                    products = _multiply(torch._int_mm, codes, table[columns], buffer)
                 _kernels.select(
-                    products.numpy(), columns.start, terms, self._terms, mine,
+                    products.numpy(), columns.start, terms, label_terms, mine,
                     queries.numpy(), weights, biases, state, found,
                 )  # fmt: skip
             _kernels.finish(queries.numpy(), weights, biases, state, found)
@@ -108,22 +111,22 @@ class ExactIndex:
         n_threads: int | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """As `topk`, of each row's own candidates (n, m) only, of which counts (n,) are given."""
-        from skxmc._index import _kernels, _row_kernels
+        from skxmc._index import _kernels, _sketch_kernels
 
-        self._encode(len(hidden))
+        table, label_terms = self._encode(len(hidden))
         hidden = hidden.contiguous()
         best = np.full((len(hidden), k), -np.inf, np.float32)
         labels = np.full((len(hidden), k), -1, np.int32)
         weights, biases = self._weights.numpy(), self._biases.numpy()
         none = np.empty((0, weights.shape[1]), np.int8)
+        label_codes = none if table is None else table.numpy()
 
         def rank(block):
-            queries, codes, terms = self._encode_queries(hidden[block])
+            queries, codes, terms = _encode_queries(hidden[block], table is not None)
             state = _state(len(queries), candidates.shape[1])
             own = none if codes is None else codes.numpy()
-            table = none if codes is None else self._codes.numpy()
             part = candidates[block], counts[block]
-            _row_kernels.note(*part, own, terms, table, self._terms, state, k)
+            _sketch_kernels.note(*part, own, terms, label_codes, label_terms, state, k)
             found = best[block], labels[block]
             _kernels.finish(queries.numpy(), weights, biases, state, found)
 
@@ -131,15 +134,16 @@ class ExactIndex:
         return best, labels
 
     def _encode(self, n):
-        """Make the 8-bit label vectors, once they will pay: a fifth more memory than the weights.
+        """The 8-bit label vectors, or None, and the terms of the labels.
 
-        That is in a search of many rows, or in a second search. What is found does not depend on
-        it.
+        The codes are made once they will pay: a fifth more memory than the weights. That is in a
+        search of many rows, or in a second search. What is found does not depend on it. Both are
+        kept as one, since others may search at the same time.
         """
         wanted = (n >= _ENOUGH or self._searched) and int8_is_fast()
         self._searched = True
-        if self._terms is not None and (self._codes is not None or not wanted):
-            return
+        if (kept := self._encoded) is not None and (kept[0] is not None or not wanted):
+            return kept
         from skxmc._index import _kernels
 
         weights, biases = self._weights.numpy(), self._biases.numpy()
@@ -152,23 +156,24 @@ class ExactIndex:
             terms[:, block] = part
 
         for_each(encode, blocks(len(weights), 16384), self.n_threads)
-        self._codes, self._terms = torch.from_numpy(codes) if wanted else None, terms
+        self._encoded = kept = torch.from_numpy(codes) if wanted else None, terms
+        return kept
 
-    def _encode_queries(self, hidden):
-        """The hidden vectors, their codes (None for a float32 product) and their terms."""
-        from skxmc._index import _kernels
 
-        wanted = self._codes is not None
-        codes = np.empty((len(hidden) if wanted else 0, hidden.shape[1]), np.int8)
-        terms = np.empty((len(hidden), 4), np.float32)
-        _kernels.encode_queries(hidden.numpy(), codes, terms)
-        return hidden, torch.from_numpy(codes) if wanted else None, terms
+def _encode_queries(hidden, coded):
+    """The hidden vectors, their codes (None for a float32 product) and their terms."""
+    from skxmc._index import _kernels
 
-    def _multiply(self, queries, columns, buffer):
-        """Products of the queries and a block of labels, in the buffer: new memory costs time."""
-        table = (self._weights if self._codes is None else self._codes)[columns]
-        out = buffer[: len(queries) * len(table)].view(len(queries), len(table))
-        return (torch.mm if self._codes is None else torch._int_mm)(queries, table.T, out=out)
+    codes = np.empty((len(hidden) if coded else 0, hidden.shape[1]), np.int8)
+    terms = np.empty((len(hidden), 4), np.float32)
+    _kernels.encode_queries(hidden.numpy(), codes, terms)
+    return hidden, torch.from_numpy(codes) if coded else None, terms
+
+
+def _multiply(product, queries, table, buffer):
+    """Products of queries and labels in the buffer: new memory costs time."""
+    out = buffer[: len(queries) * len(table)].view(len(queries), len(table))
+    return product(queries, table.T, out=out)
 
 
 def _state(n, room):

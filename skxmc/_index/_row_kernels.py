@@ -1,27 +1,9 @@
-"""The compiled loops of `RowIndex`, and of the search among the labels of rows that it finds."""
+"""The compiled loops of `RowIndex`."""
 
 import numpy as np
 
-from skxmc._index._kernels import (
-    ERROR,
-    HIGH,
-    LOW,
-    NORM,
-    Q_ERROR,
-    Q_NORM,
-    Q_SCALE,
-    Q_SHIFT,
-    SCALE,
-    SUM,
-    _first_threshold,
-    _gather,
-    _jit,
-    _jit_reorder,
-    _reached,
-)  # fmt: skip
+from skxmc._index._kernels import _first_threshold, _gather, _jit, _jit_reorder, _reached
 from skxmc._kernels import _inline, _prefetch
-
-_LOW = np.uint64(0xFFFFFFFF)
 
 
 @_inline
@@ -129,68 +111,3 @@ def nearest_rows(queries, query_scales, clusters, size, codes, scales, rows, cos
             at = scratch[best[p]]
             cosines[i, p] = values[at] * query_scales[i]
             found[i, p] = rows[places[at]]
-
-
-@_jit
-def labels_of(rows, indptr, indices, labels, counts):
-    """Distinct labels of each query's rows (n, r), -1 is none, to labels (n, m) and counts (n,).
-
-    As many as there is room for, those of the first rows first.
-    """
-    room = labels.shape[1]
-    bits = 1
-    while 1 << bits < 2 * room:
-        bits += 1
-    size, shift = 1 << bits, np.uint64(32 - bits)
-    slots = np.empty(size, np.int32)  # a hash table, by open addressing
-    starts, entries = indptr.reshape(-1, 1), indices.reshape(-1, 1)
-    for i in range(len(rows)):
-        slots[:] = -1
-        n = 0
-        for r in range(rows.shape[1]):
-            row = rows[i, r]
-            if row < 0 or n == room:
-                break
-            if r + 8 < rows.shape[1] and rows[i, r + 8] >= 0:
-                _prefetch(starts, np.int64(rows[i, r + 8]), 0)
-                _prefetch(entries, np.int64(indptr[rows[i, r + 4]]), 0)
-            for p in range(indptr[row], indptr[row + 1]):
-                label = indices[p]
-                # The high bits of a product with 2 ** 32 / 1.618: labels in steps lie apart.
-                at = np.int64(((np.uint64(label) * np.uint64(2654435769)) & _LOW) >> shift)
-                while slots[at] >= 0 and slots[at] != label:
-                    at = (at + 1) % size
-                if slots[at] < 0 and n < room:
-                    slots[at] = label
-                    labels[i, n] = label
-                    n += 1
-        counts[i] = n
-
-
-@_jit_reorder
-def note(labels, counts, codes, query_terms, table, terms, state, k):
-    """Note the labels (n, m) of each query, of which counts (n,) are given, and their bounds.
-
-    As `_kernels.select` notes those that may be among the k best, for `_kernels.finish`. Without
-    codes (of length 0) nothing is known of the scores.
-    """
-    thresholds, noted_counts, noted, uppers, lowers = state
-    keys = np.empty(labels.shape[1], np.int32)
-    for i in range(len(labels)):
-        query, n = query_terms[i], counts[i]
-        noted_counts[i] = n
-        for p in range(n):
-            label = labels[i, p]
-            noted[i, p] = label
-            uppers[i, p], lowers[i, p] = np.float32(np.inf), np.float32(-np.inf)
-            if len(codes):
-                if p + 2 < n:
-                    _prefetch_rows(table, labels[i, p + 2], 1)
-                product = np.float32(_product(codes[i], table[label]))
-                middle = query[Q_SCALE] * (product * terms[SCALE, label])
-                middle += query[Q_SHIFT] * terms[SUM, label]
-                loss = query[Q_NORM] * terms[ERROR, label] + query[Q_ERROR] * terms[NORM, label]
-                uppers[i, p] = middle + terms[HIGH, label] + loss
-                lowers[i, p] = middle + terms[LOW, label] - loss
-        if n >= k:
-            thresholds[i] = _reached(lowers[i, :n], keys[:n], k)

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skxmc._clusters import balanced_clusters
+from skxmc._index._codes import encode, encode_queries
 from skxmc._index._exact import ExactIndex, int8_is_fast
 from skxmc._lazy import torch
-from skxmc._threads import FEW_ROWS, blocks, for_each, over_rows
+from skxmc._threads import FEW_ROWS, apart, blocks, for_each, over_rows
 
 MANY = 2**16  # rows; of fewer an exact search takes no longer
 SIZE = 32  # rows of a cluster
@@ -16,9 +17,9 @@ COMPARED = 4096  # rows that a query is compared with
 _BLOCK = 512 * SIZE
 
 
-def row_index(vectors: torch.Tensor, n_threads: int = 1, many: int = MANY) -> RowIndex | ExactIndex:
-    """An index over unit vectors (N, D), exact for no more than `many` of them or on a GPU."""
-    if len(vectors) <= many or vectors.device.type != "cpu":
+def row_index(vectors: torch.Tensor, n_threads: int = 1) -> RowIndex | ExactIndex:
+    """An index over unit vectors (N, D), exact for no more than 65,536 of them or on a GPU."""
+    if len(vectors) <= MANY or vectors.device.type != "cpu":
         return ExactIndex(n_threads=n_threads).build(vectors)
     return RowIndex(vectors, n_threads)
 
@@ -42,12 +43,13 @@ class RowIndex:
 
         def arrange(block):
             own = vectors[order[block]]
-            self._codes[block], self._scales[block] = _encode(own, 127)
+            self._codes[block], self._scales[block] = encode(own)
             own = torch.nn.functional.pad(own, (0, 0, 0, -len(own) % SIZE))
             sums[block.start // _BLOCK] = own.view(-1, SIZE, own.shape[1]).sum(1)
 
         for_each(arrange, blocks(len(order), _BLOCK), n_threads)
-        self._centres, self._centre_scales = _encode(torch.nn.functional.normalize(torch.cat(sums)))
+        centres = apart(lambda: encode(torch.nn.functional.normalize(torch.cat(sums))))
+        self._centres, self._centre_scales = centres
         self._float_centres = None if int8_is_fast() else torch.from_numpy(self._centres).float()
 
     def topk(
@@ -62,10 +64,9 @@ class RowIndex:
         cosines = np.full((len(queries), k), -np.inf, np.float32)
         rows = np.full((len(queries), k), -1, np.int32)
         probed = min(COMPARED // SIZE, len(self._centres))
-        most = min(127, (2**24 - 1) // (127 * queries.shape[1]))
 
         def find(block):
-            codes, scales = _encode(queries[block], most)
+            codes, scales = encode_queries(queries[block])
             products = self._multiply(codes)
             clusters = np.empty((len(codes), probed), np.int32)
             _row_kernels.nearest_clusters(products, self._centre_scales, clusters)
@@ -87,10 +88,3 @@ class RowIndex:
             table = torch.from_numpy(self._centres)
             return torch._int_mm(torch.from_numpy(codes), table.T).numpy()
         return (torch.from_numpy(codes).float() @ self._float_centres.T).numpy()
-
-
-def _encode(vectors, most=127):
-    """Whole numbers (n, D) int8 of at most `most`, and what makes them vectors again, (n,)."""
-    highest = vectors.abs().amax(1).clamp_min_(1e-30)
-    codes = (vectors * (most / highest)[:, None]).nan_to_num_(0, 0, 0).round_()
-    return codes.to(torch.int8).numpy(), (highest / most).nan_to_num_(0, 0, 0).numpy()
