@@ -107,10 +107,11 @@ class XMCClassifier(Fitting, Fitted, CallbackSupportMixin, ClassifierMixin, Base
         How the best labels are found. "exact" scores all. "approximate" scores all by a sketch of
         their vectors, which has a quarter of the numbers, and the best ``0.6 * sqrt(n_labels)`` of
         them exactly, or 16 `k` where that is more: it finds 98 to 99.9 % of the exact five best, in
-        0.4 to 0.7 of the time (:doc:`/scale`). It may be switched at any time. `fit` measures what
-        it finds on 512 of its rows, says so at `verbose`, and warns where it is below 90 %. Of
-        fewer than 16,384 labels, or 256 hidden units, where more than a 64th of all labels would be
-        scored exactly, with the sampler "label-embedding", and on a GPU, the search is exact.
+        0.4 to 0.7 of the time where no neighbours vote (:doc:`/scale`). It may be switched at any
+        time. `fit` measures what it finds on 512 of its rows, says so at `verbose`, and warns where
+        it is below 90 %. Of fewer than 16,384 labels, or 256 hidden units, where more than a 64th
+        of all labels would be scored exactly, with the sampler "label-embedding", and on a GPU, the
+        search is exact.
     top_k : int or None, default=None
         What `decision_function` and `predict_proba` return: None for dense arrays (n, n_labels);
         k for a `csr_array` that holds the k best labels of each row.
