@@ -24,6 +24,7 @@ def count_threads(n_jobs: int | None, n_rows: int, n_enough: int) -> int:
     return n_jobs
 
 
+_AWAKE = 0.1  # seconds
 FEW_ROWS = 16  # of which the work is done sooner than a thread is started
 
 
@@ -66,9 +67,22 @@ def for_each(work: Callable[[Any], object], items: Iterable[Any], n_threads: int
             _restore(default)
         try:
             for future in futures:
-                future.result()
+                _result(future)
         finally:
             stop.set()
+
+
+def _result(future):
+    """The future's result. Waking now and then, a main thread hears Ctrl-C that another was told.
+
+    So it may be on a busy machine; and on Windows who waits for a lock does not hear it at all.
+    """
+    while True:
+        try:
+            return future.result(_AWAKE)
+        except TimeoutError:
+            if future.done():  # its own, or it came just now
+                return future.result()
 
 
 def over_rows(work: Callable[[slice], object], n: int, size: int, n_threads: int) -> None:

@@ -14,7 +14,7 @@ from skxmc import _training
 from skxmc._ends import FIRST_SQUARES, CompiledEnds, Rows, TorchEnds
 from skxmc._network import NEGLIGIBLE, Network, Weights, hidden_vectors
 from skxmc._shortlist import Shortlist
-from skxmc._threads import blocks, count_threads, for_each
+from skxmc._threads import apart, blocks, count_threads, for_each
 from skxmc._training import MIDDLE_RATE, Trainer
 from skxmc._units import Units
 from skxmc.losses import BinaryCrossEntropy
@@ -559,13 +559,16 @@ def test_for_each_draws_every_item_exactly_once(n_items, n_threads):
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
-def test_for_each_raises_the_error_of_an_item(n_threads):
+@pytest.mark.parametrize("error", [KeyError, TimeoutError])  # the latter ends a wait, too
+def test_for_each_raises_the_error_of_an_item(n_threads, error):
     def work(item):
         if item == 7:
-            raise KeyError("seven")
+            time.sleep(0.3)  # the caller has woken meanwhile
+            raise error("seven")
 
-    with pytest.raises(KeyError, match="seven"):
+    with pytest.raises(error, match="seven"):
         for_each(work, range(20), n_threads)
+    assert apart(lambda: time.sleep(0.3) or "done") == "done"
 
 
 def test_for_each_raises_the_error_of_the_items():
