@@ -108,7 +108,7 @@ class Fitted:
         """What pickle, joblib and skops store: all but what predictions make anew."""
         state = {**super().__getstate__(), "_skxmc_format": FORMAT, "_skxmc_version": own_version()}
         state.pop("_kept", None)
-        if not state.get("neighbor_weight_", True):
+        if not state.get("neighbor_weight_", True):  # rows that do not vote stay here
             state |= NO_NEIGHBORS
         return state
 

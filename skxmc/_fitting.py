@@ -386,6 +386,8 @@ class Fitting:
 
     def _measure_search(self, X, seed):
         """Say what share of the best labels of some rows of X an approximate search finds."""
+        if self.search == "exact":  # no predictor is made for nothing: on a GPU it is a copy
+            return
         predictor = self._predictor(X, self.tail_bias_)
         index = predictor.index
         if not (isinstance(index, SketchIndex) and index.approximates):

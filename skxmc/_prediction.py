@@ -111,11 +111,12 @@ def _scores_of_all(table, hidden, n_threads):
     scores = torch.empty(len(hidden), len(table.biases), dtype=torch.float32)
 
     def score(rows):
-        torch.addmm(table.biases, hidden[rows], table.weights.T, out=scores[rows])
+        own, out = hidden[rows], scores[rows]
+        if len(own) == 1:  # a product with one row may end in bits that tell where the table lies
+            out[:] = torch.addmm(table.biases, own.repeat(2, 1), table.weights.T)[:1]
+        else:
+            torch.addmm(table.biases, own, table.weights.T, out=out)
 
-    if len(hidden) == 1:  # a product with one row may end in bits that tell where the table lies
-        two = alone(lambda: torch.addmm(table.biases, hidden.repeat(2, 1), table.weights.T))
-        return two[:1]
     if len(hidden) <= FEW_ROWS:
         alone(lambda: score(slice(None)))
     else:

@@ -24,7 +24,7 @@ def count_threads(n_jobs: int | None, n_rows: int, n_enough: int) -> int:
     return n_jobs
 
 
-_AWAKE = 0.1  # seconds
+_AWAKE = 0.1  # seconds after which who waits for threads wakes
 FEW_ROWS = 16  # of which the work is done sooner than a thread is started
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skxmc._ends import Rows, entries
+from skxmc._index._codes import products
 from skxmc._lazy import torch
 from skxmc._threads import blocks, for_each, over_rows
 
@@ -86,15 +87,10 @@ class ExactIndex:
             state = _state(n, 4 * k + 32)
             found = best[block], labels[block]
             mine = own if exclude is None else (*own[:2], own[2][block])
-            dtype = torch.float32 if codes is None else torch.int32
-            buffer = torch.empty(n * min(_LABELS, len(weights)), dtype=dtype)
-            for columns in blocks(len(weights), _LABELS):
-                if codes is None:
-                    products = _multiply(torch.mm, queries, self._weights[columns], buffer)
-                else:
-                    products = _multiply(torch._int_mm, codes, table[columns], buffer)
+            pair = (queries, self._weights) if codes is None else (codes, table)
+            for columns, part in products(*pair, _LABELS):
                 _kernels.select(
-                    products.numpy(), columns.start, terms, label_terms, mine,
+                    part, columns.start, terms, label_terms, mine,
                     queries.numpy(), weights, biases, state, found,
                 )  # fmt: skip
             _kernels.finish(queries.numpy(), weights, biases, state, found)
@@ -168,12 +164,6 @@ def _encode_queries(hidden, coded):
     terms = np.empty((len(hidden), 4), np.float32)
     _kernels.encode_queries(hidden.numpy(), codes, terms)
     return hidden, torch.from_numpy(codes) if coded else None, terms
-
-
-def _multiply(product, queries, table, buffer):
-    """Products of queries and labels in the buffer: new memory costs time."""
-    out = buffer[: len(queries) * len(table)].view(len(queries), len(table))
-    return product(queries, table.T, out=out)
 
 
 def _state(n, room):

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from skxmc._axes import leading_axes
 from skxmc._ends import Rows
-from skxmc._index._codes import encode, encode_queries
+from skxmc._index._codes import encode, encode_queries, products
 from skxmc._index._exact import ExactIndex, int8_is_fast
 from skxmc._lazy import torch
 from skxmc._threads import apart, blocks, for_each, over_rows
@@ -47,26 +47,14 @@ class Sketch:
             codes[block], self.scales[block] = encode(weights[block] @ self.axes)
 
         for_each(draw, blocks(n_labels, 16384), n_threads)
-        self._codes = torch.from_numpy(codes)
+        self.codes = torch.from_numpy(codes)
         if not int8_is_fast():
-            self._codes = apart(self._codes.float)
+            self.codes = apart(self.codes.float)
 
     @staticmethod
     def pays(n_labels: int, width: int) -> bool:
         """Whether all labels are scored in more time than by a sketch."""
         return n_labels >= MANY_LABELS and width >= _WIDE
-
-    def multiply(self, codes, labels, buffer):
-        """Products of queries (n, D) and the sketches of some labels, (n, c): whole numbers."""
-        table = self._codes[labels]
-        out = buffer[: len(codes) * len(table)].view(len(codes), len(table))
-        if table.dtype == torch.int8:
-            return torch._int_mm(codes, table.T, out=out)
-        return torch.mm(codes.float(), table.T, out=out)
-
-    @property
-    def product_dtype(self):
-        return torch.int32 if self._codes.dtype == torch.int8 else torch.float32
 
 
 class SketchIndex(ExactIndex):
@@ -115,17 +103,14 @@ class SketchIndex(ExactIndex):
 
         sketch, n = self._sketch, len(hidden)
         codes, query_scales = encode_queries(hidden @ sketch.axes)
-        codes = torch.from_numpy(codes)
+        queries = torch.from_numpy(codes).to(sketch.codes.dtype)
         room = 4 * wanted
         thresholds = np.full(n, -np.inf, np.float32)
         state = thresholds, np.empty((n, room), np.int32), np.empty((n, room), np.float32)
         counts = np.zeros(n, np.int64)
-        size = min(len(self._weights), _PRODUCTS // max(1, n))
-        buffer = torch.empty(n * size, dtype=sketch.product_dtype)
-        for labels in blocks(len(self._weights), size):
-            products = sketch.multiply(codes, labels, buffer)
+        for labels, part in products(queries, sketch.codes, _PRODUCTS // max(1, n)):
             _sketch_kernels.note_best(
-                products.numpy(), labels.start, query_scales, sketch.scales[labels],
+                part, labels.start, query_scales, sketch.scales[labels],
                 self._biases[labels].numpy(), wanted, counts, *state,
             )  # fmt: skip
         candidates = np.empty((n, wanted + wanted // 8), np.int32)
