@@ -298,60 +298,32 @@ def summarize(gradient, weights, first):
     """Of the columns from `first` on: sum of |gradient|, how many are not 0, and weights not 0."""
     total, n_active, n_weights = 0.0, 0, 0
     for i in range(gradient.shape[0]):
+        mine, counts = gradient[i, first:], weights[i, first:]
         part = np.float32(0)
         active = counted = np.int32(0)
-        for j in range(first, gradient.shape[1]):
-            part += abs(gradient[i, j])
-            active += np.int32(gradient[i, j] != np.float32(0))
-            counted += np.int32(weights[i, j] != np.float32(0))
+        for j in range(mine.size):
+            part += abs(mine[j])
+            active += np.int32(mine[j] != np.float32(0))
+            counted += np.int32(counts[j] != np.float32(0))
         total, n_active, n_weights = total + part, n_active + active, n_weights + counted
     return total, n_active, n_weights
-
-
-@_jit
-def take_lists(indptr, indices, rows, out):
-    """The lists of these rows of a CSR matrix, one after the other."""
-    n = 0
-    for row in rows:
-        for p in range(indptr[row], indptr[row + 1]):
-            out[n] = indices[p]
-            n += 1
-
-
-@_jit
-def draw_from_strata(candidates, rows, uniform, out):
-    """out[i, k]: one of the k-th part of the valid candidates of rows[i], which come first.
-
-    uniform (B, n), in [0, 1): which one. A row of n valid candidates or fewer gets them all, then
-    -1.
-    """
-    n = uniform.shape[1]
-    for i in range(rows.size):
-        mine = candidates[rows[i]]
-        n_valid = 0
-        while n_valid < mine.size and mine[n_valid] >= 0:
-            n_valid += 1
-        for k in range(n):
-            at = k
-            if n_valid > n:
-                begin = k * n_valid // n
-                at = begin + int(uniform[i, k] * ((k + 1) * n_valid // n - begin))
-            out[i, k] = mine[at]
 
 
 @_jit_reorder
 def binary_cross_entropy(scores, targets, weights, smoothing, gradient):
     """The sum of weight * (log(1 + exp(score)) - target * score); fills in its gradient (B, m).
 
+    targets (B, m), or (1, m) for all rows.
     exp and log are spelled out, since a call to either would keep the loop from vector registers.
     Both are right to the last bits of float32, NaN stays NaN.
     """
     total = 0.0
     for i in range(scores.shape[0]):
+        mine = targets[min(i, len(targets) - 1)]
         part = np.float32(0)
         for j in range(scores.shape[1]):
             s, w = scores[i, j], weights[i, j]
-            t = targets[i, j] * (np.float32(1) - smoothing)
+            t = mine[j] * (np.float32(1) - smoothing)
             x = -abs(s)
             x = np.float32(-87) if x < np.float32(-87) else x
             # exp(x) = 2^n exp(x - n log 2), and 2^n has the bits of n in its exponent
@@ -382,72 +354,6 @@ def binary_cross_entropy(scores, targets, weights, smoothing, gradient):
             gradient[i, j] = w * (sigmoid - t)
         total += part
     return total
-
-
-@_jit
-def fill_shortlist(indptr, indices, rows, n_positives, labels, shared, weights, out, slot):
-    """Put the positives in front of the proposals and weigh accidental hits and repeats by 0.
-
-    labels (B, r): columns from `n_positives` on hold proposals, -1 for none; the columns before
-    are filled here. shared (s,): distinct proposals for every row. weights (r + s,) of the columns;
-    out (B, r + s): of each place, 0 where it does not count. A row of more than
-    `n_positives` labels gets that many of them, evenly spaced from the place that labels[i, 0]
-    holds; none of the others becomes a negative.
-    slot: int32, one entry a label, all -1 before and after. In between, the column of a shared
-    label, or -2 - i for a label that row i has already.
-    """
-    n_rows, r = labels.shape
-    mask = np.empty(r + shared.size, np.bool_)  # of a row: whether a place counts
-    for c in range(shared.size):
-        slot[shared[c]] = c
-    for i in range(n_rows):
-        begin, end = indptr[rows[i]], indptr[rows[i] + 1]
-        count = end - begin
-        mask[r:] = True
-        for p in range(begin, end):
-            _take(indices[p], i, r, mask, slot)
-        start = labels[i, 0] if n_positives and count > n_positives else 0
-        for j in range(n_positives):
-            labels[i, j] = -1
-            if count > n_positives:
-                labels[i, j] = indices[begin + (start + j * count // n_positives) % count]
-            elif j < count:
-                labels[i, j] = indices[begin + j]
-            mask[j] = labels[i, j] >= 0
-        for j in range(n_positives, r):
-            if labels[i, j] >= 0:
-                mask[j] = _take(labels[i, j], i, r, mask, slot)
-        for p in range(begin, end):
-            _release(indices[p], slot)
-        for j in range(n_positives, r):
-            if labels[i, j] >= 0:
-                _release(labels[i, j], slot)
-                if not mask[j]:
-                    labels[i, j] = -1
-            else:
-                mask[j] = False
-        for c in range(r + shared.size):
-            out[i, c] = weights[c] if mask[c] else np.float32(0)
-    for c in range(shared.size):
-        slot[shared[c]] = -1
-
-
-@_jit
-def _take(label, i, r, mask, slot):
-    """Give the label to row i's own places; False where the row has it already."""
-    c = slot[label]
-    if c >= 0:
-        new = mask[r + c]
-        mask[r + c] = False
-        return new
-    slot[label] = -2 - i
-    return c != -2 - i
-
-
-@_jit
-def _release(label, slot):
-    if slot[label] < -1:
-        slot[label] = -1
 
 
 @_jit_reorder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ class Shortlist:
     shared: np.ndarray  # (s,) int32, distinct
     n_positives: int
     weights: np.ndarray  # (B, r + s) float32
-    log_expected: np.ndarray  # (r + s,) float32, 0 where it is unknown
+    log_expected: np.ndarray  # (r + s,) float32, NaN where it is unknown
     pools: list  # [(columns, k)]: of these columns, only the k highest-scoring count
 
 
@@ -37,27 +38,31 @@ def make_shortlist(
     rng: np.random.Generator,
     slot: NDArray[np.int32],
     max_positives: int = MAX_POSITIVES,
+    positive_weights: NDArray[np.float32] | None = None,
 ) -> Shortlist:
     """Positives + negatives -> shortlist, with accidental hits and repeats masked.
 
     A row of more than `max_positives` labels is trained on that many of them, drawn anew at each
     visit; the others are masked, never taken for negatives. `slot` is scratch: -1 for each label.
+    `positive_weights` (L,): of labels among the positives; None: 1.
     """
-    from skxmc import _kernels
+    from skxmc import _shortlist_kernels
 
     counts = Y.indptr[rows + 1] - Y.indptr[rows]
     p = int(min(counts.max(), max_positives))
     proposals = sorted(proposals, key=_is_pool)  # a pool may drop what another wants: it yields
     own = [a for a in proposals if a.labels.ndim == 2]
     common = [a for a in proposals if a.labels.ndim == 1]
-    labels = np.empty((len(rows), p + sum(a.labels.shape[1] for a in own)), np.int32)
+    sizes = [p, *(a.labels.shape[-1] for a in own + common)]
+    starts = list(itertools.accumulate(sizes, initial=0))[1:]
+    r = starts[len(own)]
+    labels = np.empty((len(rows), r), np.int32)
     if p:  # where to start in the lists of rows that have too many
-        labels[:, 0] = rng.integers(0, 2**31, len(rows)) % np.maximum(counts, 1)
-    r = p
-    for a in own:
-        labels[:, r : (r := r + a.labels.shape[1])] = a.labels
-    shared = np.concatenate([labels[0, :0], *(a.labels for a in common)])
-    if max(labels[:, p:].max(initial=-1), shared.max(initial=-1)) >= Y.shape[1]:
+        labels[:, 0] = rng.integers(0, 2**31, len(rows))
+    for a, start in zip(own, starts, strict=False):
+        labels[:, start : start + a.labels.shape[1]] = a.labels
+    shared = np.concatenate([labels[0, :0], *(a.labels for a in common)], dtype=np.int32)
+    if _shortlist_kernels.highest(labels, p, shared) >= Y.shape[1]:
         raise IndexError(f"The sampler proposed a label beyond the {Y.shape[1]} that there are.")
     pool = labels[:, r - sum(a.labels.shape[1] for a in own if _is_pool(a)) :]
     if pool.size:
@@ -66,20 +71,23 @@ def make_shortlist(
         pool[slot[pool] == 0] = -1
         slot[wanted] = -1
 
-    sizes = [p, *(a.labels.shape[-1] for a in own + common)]
     weights = _spread([1.0, *(a.weight for a in own + common)], sizes)  # (r + s,)
-    log_expected = np.nan_to_num(_spread([0.0, *(a.log_expected for a in own + common)], sizes))
-    source = np.repeat(np.arange(-1, len(sizes) - 1), sizes)  # which proposal a column is of
+    log_expected = _spread([0.0, *(a.log_expected for a in own + common)], sizes)
+    kept = np.arange(len(weights))
     if len(common) > 1:  # what two samplers propose to all counts once, as the first says
-        _, first = np.unique(shared, return_index=True)
-        kept = np.concatenate([np.arange(r), r + first])
-        shared = shared[kept[r:] - r]
-        weights, log_expected, source = weights[kept], log_expected[kept], source[kept]
+        kept = np.concatenate([kept[:r], r + _shortlist_kernels.first_of_each(shared, slot)])
+        shared, weights, log_expected = shared[kept[r:] - r], weights[kept], log_expected[kept]
     pools = [
-        (np.flatnonzero(source == i), a.keep) for i, a in enumerate(own + common) if _is_pool(a)
+        (np.flatnonzero((start <= kept) & (kept < start + size)), a.keep)
+        for a, start, size in zip(own + common, starts, sizes[1:], strict=False)
+        if _is_pool(a)
     ]
-    out = np.empty((len(rows), r + len(shared)), np.float32)
-    _kernels.fill_shortlist(Y.indptr, Y.indices, rows, p, labels, shared, weights, out, slot)
+    out = np.empty((len(rows), len(weights)), np.float32)
+    if positive_weights is None:
+        positive_weights = weights[:0]
+    _shortlist_kernels.fill_shortlist(
+        Y.indptr, Y.indices, rows, p, labels, shared, weights, positive_weights, out, slot
+    )
     return Shortlist(labels, shared, p, out, log_expected, pools)
 
 
@@ -89,8 +97,11 @@ def _is_pool(proposal):
 
 def _spread(values, sizes):
     """One number for each column from one, or as many, for each proposal."""
-    parts = [np.broadcast_to(np.float32(v), n) for v, n in zip(values, sizes, strict=True)]
-    return np.concatenate(parts)
+    out, end = np.empty(sum(sizes), np.float32), 0
+    for value, size in zip(values, sizes, strict=True):
+        start, end = end, end + size
+        out[start:end] = value
+    return out
 
 
 def keep_hardest(shortlist: Shortlist, scores: torch.Tensor) -> tuple[Shortlist, torch.Tensor]:

@@ -272,7 +272,9 @@ class Trainer:
         rng = worker.rng
         proposals = [] if self.by_blocks else self.sampler.propose(rows, rng)
         proposals = [proposals] if isinstance(proposals, Proposal) else proposals
-        shortlist = make_shortlist(self.Y, rows, proposals, rng, worker.slot, self.max_positives)
+        shortlist = make_shortlist(
+            self.Y, rows, proposals, rng, worker.slot, self.max_positives, self.positive_weights
+        )
 
         net = worker.network.thinned(self.dropout, rng)
         inputs = net.embed(self.X, rows)  # (B, H0) of the units that take part
@@ -286,7 +288,6 @@ class Trainer:
 
     def _learn(self, net, hidden, shortlist, rows, rate):
         """Move the shortlist's labels; returns the sums of `step`, and d loss / d hidden."""
-        self._weigh_positives(shortlist)
         with torch.no_grad():
             scores = net.scores(hidden, shortlist)  # (B, r + s)
             shortlist, scores = keep_hardest(shortlist, scores)
@@ -297,7 +298,7 @@ class Trainer:
         targets[: shortlist.n_positives] = 1
         more = {}
         if self.loss.uses_log_expected:
-            more["log_expected"] = move(shortlist.log_expected, net.device)
+            more["log_expected"] = move(np.nan_to_num(shortlist.log_expected), net.device)
         targets = targets.expand_as(scores)
         value, gradient = self.loss.value_and_gradient(scores, targets, weights, **more)
         hardness, active, n = net.ends.summarize(gradient, weights, shortlist.n_positives)
@@ -306,17 +307,11 @@ class Trainer:
 
     def _learn_all(self, net, hidden, shortlist, rows, rate):
         """The same against all labels, where the shortlist holds the positives alone."""
-        self._weigh_positives(shortlist)
         positives = Positives(self.Y, rows, net.device)
         value, hardness, active, back = train_on_all(
             net, hidden, shortlist, positives, self.loss, rate
         )
         return value, hardness, active, len(rows) * net.n_labels - positives.n, back
-
-    def _weigh_positives(self, shortlist):
-        if self.positive_weights is not None:
-            p = shortlist.n_positives
-            shortlist.weights[:, :p] *= self.positive_weights[shortlist.labels[:, :p]]
 
     def rate(self, number):
         """The learning rate of a step, counted from the start of the run."""

@@ -38,11 +38,16 @@ class Units(NamedTuple):
         n_blocks = -(-width // size)
         share = max(n_blocks * (1 - dropout), 1.0)
         n = int(share + rng.random())  # the next lower or higher, and share on average
-        kept = np.zeros(n_blocks + 2, np.int8)
-        kept[1 + rng.permutation(n_blocks)[:n]] = 1
-        turns = np.flatnonzero(np.diff(kept))  # where spans begin and end, by turns
-        spans = np.minimum(turns.reshape(-1, 2) * size, width).astype(np.uint64)
-        return cls(spans, n_blocks / share)
+        spans: list[list[int]] = []
+        end = -1
+        for block in sorted(rng.permutation(n_blocks)[:n].tolist()):
+            if block == end:
+                spans[-1][1] += size
+            else:
+                spans.append([block * size, block * size + size])
+            end = block + 1
+        spans[-1][1] = min(spans[-1][1], width)
+        return cls(np.array(spans, np.uint64), n_blocks / share)
 
     @property
     def n(self) -> int:

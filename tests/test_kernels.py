@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skxmc import _kernels
+from skxmc import _kernels, _shortlist_kernels
 from skxmc._ends import FIRST_SQUARES, CompiledEnds, Rows, Table, TorchEnds
 from skxmc._training import make_shortlist
 from skxmc._units import SIZE, Units
@@ -444,11 +444,11 @@ def counted_places(shortlist, i):
     return [[(label, weight) for label, weight in part if weight != 0] for part in split]
 
 
-def check_shortlist(lists, rows, proposals, n_labels, max_positives=256, seed=0):
+def check_shortlist(lists, rows, proposals, n_labels, max_positives=256, seed=0, weights=None):
     Y = label_rows(lists, n_labels)
     slot = np.full(n_labels, -1, np.int32)
     rng = np.random.default_rng(seed)
-    out = make_shortlist(Y, rows, proposals, rng, slot, max_positives)
+    out = make_shortlist(Y, rows, proposals, rng, slot, max_positives, weights)
 
     assert (slot == -1).all()
     assert out.labels.dtype == out.shared.dtype == np.int32
@@ -459,7 +459,7 @@ def check_shortlist(lists, rows, proposals, n_labels, max_positives=256, seed=0)
     np.testing.assert_array_equal(out.labels < 0, out.weights[:, :r] == 0)
     for i, row in enumerate(rows):
         positives, negatives = counted_places(out, i)
-        assert all(weight == 1 for _, weight in positives)
+        assert all(w == (1 if weights is None else weights[label]) for label, w in positives)
         taken = [label for label, _ in positives]
         assert len(set(taken)) == len(taken) == min(len(lists[row]), max_positives)
         assert set(taken) <= set(lists[row])
@@ -492,10 +492,35 @@ def shortlist_problems(draw):
 @given(
     problem=shortlist_problems(),
     max_positives=st.one_of(st.just(256), st.integers(1, 4)),
+    weighted=st.booleans(),
     seed=st.integers(0, 2**16),
 )
-def test_shortlist_counts_every_label_of_a_row_once(problem, max_positives, seed):
-    check_shortlist(*problem, max_positives, seed)
+def test_shortlist_counts_every_label_of_a_row_once(problem, max_positives, weighted, seed):
+    weights = np.random.default_rng(seed).uniform(0.5, 5, problem[-1]).astype(np.float32)
+    check_shortlist(*problem, max_positives, seed, weights if weighted else None)
+
+
+@given(
+    n_labels=st.integers(1, 300),
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=9),
+    seed=st.integers(0, 2**16),
+)
+def test_sets_of_labels_are_what_numpy_says(n_labels, sizes, seed):
+    rng = np.random.default_rng(seed)
+    lists = [rng.integers(0, n_labels, min(size, n_labels)).tolist() for size in sizes]
+    lists[0].append(n_labels - 1)
+    Y, rows = label_rows(lists, n_labels), rng.permutation(len(lists))
+    labels = np.concatenate([lists[row] for row in rows]).astype(np.int32)
+    distinct, first = np.unique(labels, return_index=True)
+    found = _shortlist_kernels.labels_of(Y.indptr, Y.indices, rows, n_labels)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, distinct)
+    slot = np.full(n_labels, -1, np.int32)
+    np.testing.assert_array_equal(_shortlist_kernels.first_of_each(labels, slot), first)
+    assert (slot == -1).all()
+    own = np.array([[9999, -1], [9999, 3]], np.int32)
+    assert _shortlist_kernels.highest(own, 1, labels) == max(3, n_labels - 1)
+    assert _shortlist_kernels.highest(own, 2, labels[:0]) == -1
 
 
 def shared(*labels, weight=1.0):
@@ -588,7 +613,7 @@ def test_one_candidate_is_drawn_of_each_stratum(counts, n, seed):
     rows = rng.integers(0, len(counts), 4)
     uniform = rng.random((4, n))
     out = np.empty((4, n), np.int32)
-    _kernels.draw_from_strata(candidates, rows, uniform, out)
+    _shortlist_kernels.draw_from_strata(candidates, rows, uniform, out)
     for row, chances, drawn in zip(rows, uniform, out, strict=True):
         count = counts[row]
         if count <= n:

@@ -41,6 +41,7 @@ LEVELS = {
     "_axes": 0,
     "_format": 0,
     "_kernels": 0,
+    "_shortlist_kernels": 1,
     "_progress": 0,
     "_ranking": 0,
     "_ranks": 0,

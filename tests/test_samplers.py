@@ -697,14 +697,16 @@ POOLS = {
 
 
 def counted(shortlist, scores, row):
-    """{label: (positive, weight, score, log_expected)} of the places of a row that count."""
+    """{label: (positive, weight, score, log_expected or None)} of places of a row that count."""
     labels, out = [*shortlist.labels[row], *shortlist.shared], {}
     for c, label in enumerate(labels):
         if shortlist.weights[row, c] > 0:
             assert label >= 0
             assert int(label) not in out, "a label counts twice"
-            place = shortlist.weights[row, c], float(scores[row, c]), shortlist.log_expected[c]
-            out[int(label)] = (c < shortlist.n_positives, *map(float, place))
+            expected = float(shortlist.log_expected[c])
+            place = float(shortlist.weights[row, c]), float(scores[row, c])
+            known = None if np.isnan(expected) else expected
+            out[int(label)] = (c < shortlist.n_positives, *place, known)
     return out
 
 

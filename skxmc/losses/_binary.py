@@ -54,6 +54,8 @@ class BinaryCrossEntropy(Loss):
             return self.forward(scores, targets, weights), gradient
         from skxmc import _kernels
 
+        if not targets.stride(0):  # one row of them, expanded
+            targets = targets[:1]
         gradient = torch.empty_like(scores, memory_format=torch.contiguous_format)
         arrays = (a.detach().contiguous().numpy() for a in (scores, targets, weights))
         value = _kernels.binary_cross_entropy(

@@ -86,9 +86,9 @@ class LookUpSampler(Sampler):
             return []
         if self._n == self._n_candidates:
             return Proposal(self._candidates[rows])
-        from skxmc import _kernels
+        from skxmc import _shortlist_kernels
 
         labels = np.empty((len(rows), self._n), np.int32)
         uniform = rng.random(labels.shape)
-        _kernels.draw_from_strata(self._candidates, rows, uniform, labels)
+        _shortlist_kernels.draw_from_strata(self._candidates, rows, uniform, labels)
         return Proposal(labels)

@@ -172,12 +172,10 @@ class InBatchSampler(Sampler):
 
     def propose(self, rows: np.ndarray, rng: np.random.Generator) -> Proposal | list[Proposal]:
         """All labels that the batch carries, for all its rows."""
-        from skxmc import _kernels
+        from skxmc import _shortlist_kernels
 
         Y = self.problem_.Y
-        labels = np.empty((Y.indptr[rows + 1] - Y.indptr[rows]).sum(), np.int32)
-        _kernels.take_lists(Y.indptr, Y.indices, rows, labels)
-        labels = np.unique(labels)
+        labels = _shortlist_kernels.labels_of(Y.indptr, Y.indices, rows, Y.shape[1])
         chances = self._log_expected
         if len(rows) < self.problem_.batch_size:  # the last batch of an epoch
             chances = self._log_chances(len(rows))
