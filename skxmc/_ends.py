@@ -166,12 +166,15 @@ class CompiledEnds:
         self._kernels.gather_dot(starts, ends, ids, hidden.numpy(), *arrays, out.numpy())
         return out
 
-    def take(self, ids: NDArray[np.int32], table: Table) -> torch.Tensor:
-        """A copy of weights[ids], (len(ids), width)."""
+    def take(self, ids: NDArray[np.int32], table: Table, n_rows: int | None = None) -> torch.Tensor:
+        """A copy of weights[ids], (len(ids), width); zeros behind it where n_rows are wanted."""
+        n = len(ids)
+        out = torch.empty(n_rows or n, table.width, dtype=torch.float32)
         if table.units is None:
-            return table.weights.index_select(0, torch.from_numpy(ids))
-        out = torch.empty(len(ids), table.width, dtype=torch.float32)
-        self._kernels.take_rows(ids, table.weights.numpy(), table.spans, out.numpy())
+            torch.index_select(table.weights, 0, torch.from_numpy(ids), out=out[:n])
+        else:
+            self._kernels.take_rows(ids, table.weights.numpy(), table.spans, out.numpy())
+        out[n:] = 0
         return out
 
     def scatter(
@@ -268,8 +271,10 @@ class TorchEnds:
         scores = (self.take(safe, table) * hidden[row]).sum(1) + table.biases[safe]
         return scores * (ids >= 0)
 
-    def take(self, ids: NDArray[np.int32] | torch.Tensor, table: Table) -> torch.Tensor:
-        """A copy of weights[ids], (len(ids), width)."""
+    def take(
+        self, ids: NDArray[np.int32] | torch.Tensor, table: Table, n_rows: int | None = None
+    ) -> torch.Tensor:
+        """A copy of weights[ids], (len(ids), width); a GPU gains nothing by zeros behind it."""
         ids = self._move(ids, np.int64)
         if table.units is None:
             return table.weights.index_select(0, ids)

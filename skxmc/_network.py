@@ -25,7 +25,7 @@ from scipy.linalg import block_diag
 
 from skxmc._ends import CompiledEnds, Rows, Table, TorchEnds, move
 from skxmc._lazy import torch
-from skxmc._products import affine, product
+from skxmc._products import add_product, affine, padded, product, shifted_product, widened
 from skxmc._threads import over_rows
 from skxmc._units import Units
 
@@ -390,13 +390,12 @@ class Network:
         return self._score(hidden, table, self.labels.biases[block], out)
 
     def _score(self, hidden, table, biases, out):
-        if self.compute_dtype == "float32":
-            return torch.addmm(biases, hidden, table.T, out=out)
-        return torch.add(product(self._rounded(hidden), table.T), biases, out=out)
+        return shifted_product(biases, self._rounded(hidden), table.T, out)
 
     def _shared(self, labels, block=16384):
         """Blocks of the shared labels: (columns, weights as products take them, biases).
 
+        There may be more weights than labels: zeros.
         One block is kept: the backward pass asks for what the forward pass had.
         """
         if self._kept is not None and self._kept[0] is labels:
@@ -411,7 +410,8 @@ class Network:
                 yield columns, self._rounded(self.labels.part(columns)), biases[columns]
             else:
                 ids = labels[columns]
-                table = self._rounded(self.ends.take(ids, self.labels))
+                n_rows = padded(len(ids), self.device, self.compute_dtype)
+                table = self._rounded(self.ends.take(ids, self.labels, n_rows))
                 part = columns, table, biases.index_select(0, move(ids, self.device))
                 self._kept = (labels, part) if len(labels) <= block else None
                 yield part
@@ -455,12 +455,9 @@ class Network:
 
     def _update_shared(self, hidden, gradient, table, labels, out, rate):
         bias_gradients = gradient.sum(0)
-        if self.compute_dtype == "float32":
-            out.addmm_(gradient, table)
-        else:
-            gradient, hidden = self._rounded(gradient), self._rounded(hidden)
-            out.add_(product(gradient, table))
-        gradients = product(gradient.T, hidden)
+        gradient, hidden = widened(self._rounded(gradient), len(table)), self._rounded(hidden)
+        add_product(out, gradient, table)
+        gradients = product(gradient.T, hidden)[: len(bias_gradients)]
         self.ends.update_rows(labels, gradients, bias_gradients, self.labels, rate)
 
     def update_features(

@@ -11,6 +11,7 @@ import torch
 
 from skxmc import XMCClassifier, _training
 from skxmc._network import Network
+from skxmc._products import product
 from skxmc.datasets import load_xmc_file, make_xmc
 from skxmc.losses import BinaryCrossEntropy
 from skxmc.samplers import UnionSampler
@@ -100,7 +101,7 @@ def main():
 
     torch.set_num_threads(1)
     hidden, table = torch.randn(args.batch_size, args.width), torch.randn(1024, args.width)
-    flops = 2 * hidden.numel() * len(table) / least(lambda: hidden @ table.T)
+    flops = 2 * hidden.numel() * len(table) / least(lambda: product(hidden, table.T))
     memory = torch.zeros(64_000_000)
     speed = 4 * memory.numel() / least(memory.sum, 5)
     print(f"matrix product {flops / 1e9:.0f} GFLOP/s, memory read {speed / 1e9:.1f} GB/s")
