@@ -5,16 +5,13 @@ from typing import TYPE_CHECKING
 
 
 class _Lazy:
-    def __init__(self, name):
-        self._name, self._module = name, None
-
     def __getattr__(self, attribute):
-        if self._module is None:
-            self._module = importlib.import_module(self._name)
-        return getattr(self._module, attribute)
+        module = importlib.import_module("torch")
+        self.__dict__ = vars(module)  # so that what it has is found without this call
+        return getattr(module, attribute)
 
 
 if TYPE_CHECKING:
     import torch as torch
 else:
-    torch = _Lazy("torch")
+    torch = _Lazy()

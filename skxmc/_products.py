@@ -34,7 +34,12 @@ def uses_onednn() -> bool:
 
 
 def _onednn(a, b):
-    return torch.ops.mkldnn._linear_pointwise.default(a, b.T, None, "none", [], "")
+    return _linear()(a, b.T, None, "none", [], "")
+
+
+@functools.cache
+def _linear():
+    return torch.ops.mkldnn._linear_pointwise.default
 
 
 def _is_plain(a):

@@ -42,6 +42,26 @@ def _marked(words, n):
 
 
 @_jit
+def draw_distinct(n_labels, uniform):
+    """As many distinct labels as there are numbers in uniform (n,), in [0, 1): each set as likely.
+
+    Floyd's way: the t-th is one of the first m = n_labels - n + t + 1, and the m-th if that is
+    among them already. (J. Bentley, R. Floyd, "A Sample of Brilliance", CACM 30(9), 1987)
+    """
+    n = uniform.size
+    words = np.zeros(n_labels // 64 + 1, np.uint64)
+    labels = np.empty(n, np.int32)
+    for t in range(n):
+        last = n_labels - n + t
+        label = int(uniform[t] * (last + 1))
+        if not _mark(words, label):
+            label = last
+            _mark(words, label)
+        labels[t] = label
+    return labels
+
+
+@_jit
 def labels_of(indptr, indices, rows, n_labels):
     """The labels that any of these rows of a CSR matrix has, ascending."""
     words = np.zeros(n_labels // 64 + 1, np.uint64)

@@ -18,18 +18,19 @@ SIZE = 32  # units of a block, where a layer is wide enough for many
 class Units(NamedTuple):
     """The units of a layer that take part."""
 
-    spans: NDArray[np.uint64]  # (n, 2): first and last + 1, ascending and apart
+    spans: NDArray[np.uint64]  # (m, 2): first and last + 1, ascending and apart
+    n: int  # how many
     scale: float = 1.0  # what makes up for the others
 
     @classmethod
     def all(cls, width: int) -> Units:
         """All units of a layer."""
-        return cls(np.array([[0, width]], np.uint64))
+        return cls.first(width)
 
     @classmethod
     def first(cls, n: int) -> Units:
         """So many units of a layer, its first: for a look at rows, not for training."""
-        return cls(np.array([[0, n]], np.uint64))
+        return cls(np.array([[0, n]], np.uint64), n)
 
     @classmethod
     def draw(cls, width: int, dropout: float, rng: np.random.Generator) -> Units:
@@ -46,13 +47,9 @@ class Units(NamedTuple):
             else:
                 spans.append([block * size, block * size + size])
             end = block + 1
-        spans[-1][1] = min(spans[-1][1], width)
-        return cls(np.array(spans, np.uint64), n_blocks / share)
-
-    @property
-    def n(self) -> int:
-        """How many take part."""
-        return int((self.spans[:, 1] - self.spans[:, 0]).sum())
+        beyond = max(0, spans[-1][1] - width)  # the last block may be a smaller one
+        spans[-1][1] -= beyond
+        return cls(np.array(spans, np.uint64), n * size - beyond, n_blocks / share)
 
     @property
     def columns(self) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from skxmc._ends import FIRST_SQUARES, CompiledEnds, Rows, Table, TorchEnds
 from skxmc._training import make_shortlist
 from skxmc._units import SIZE, Units
 from skxmc.samplers import Proposal
+from skxmc.samplers._base import draw_uniform
 
 ENDS = [
     pytest.param(CompiledEnds, id="compiled"),
@@ -521,6 +522,30 @@ def test_sets_of_labels_are_what_numpy_says(n_labels, sizes, seed):
     own = np.array([[9999, -1], [9999, 3]], np.int32)
     assert _shortlist_kernels.highest(own, 1, labels) == max(3, n_labels - 1)
     assert _shortlist_kernels.highest(own, 2, labels[:0]) == -1
+
+
+@given(n_labels=st.integers(1, 200), share=st.floats(0, 1), seed=st.integers(0, 2**16))
+def test_distinct_labels_are_drawn_in_floyds_way(n_labels, share, seed):
+    uniform = np.random.default_rng(seed).random(round(share * n_labels))
+    uniform[:1] = np.nextafter(1, 0)  # the highest that there is
+    taken = []
+    for t, u in enumerate(uniform):
+        m = n_labels - len(uniform) + t
+        label = int(u * (m + 1))
+        taken.append(m if label in taken else label)
+    out = _shortlist_kernels.draw_distinct(n_labels, uniform)
+    assert out.dtype == np.int32
+    assert out.tolist() == taken
+    assert len(set(taken)) == len(taken)
+    assert all(0 <= label < n_labels for label in taken)
+
+
+def test_each_set_of_labels_is_drawn_as_often():
+    rng, n = np.random.default_rng(0), 20_000
+    sets = (tuple(sorted(draw_uniform(rng, 5, 2).tolist())) for _ in range(n))
+    _, counts = np.unique(list(sets), axis=0, return_counts=True)
+    assert len(counts) == 10
+    assert np.abs(counts - n / 10).max() < 4.5 * np.sqrt(n * 0.09)
 
 
 def shared(*labels, weight=1.0):

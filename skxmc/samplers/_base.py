@@ -296,7 +296,9 @@ def draw_size(problem, n, default=200):
 def draw_uniform(rng, n_labels, n, n_rows=None):
     """Draw without replacement, (n,) int32; or with it, once for each row, (n_rows, n) int32."""
     if n_rows is None:
-        return rng.choice(n_labels, n, replace=False, shuffle=False).astype(np.int32)
+        from skxmc import _shortlist_kernels
+
+        return _shortlist_kernels.draw_distinct(n_labels, rng.random(n))
     return rng.integers(0, n_labels, (n_rows, n)).astype(np.int32)
 
 
