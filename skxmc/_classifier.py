@@ -132,7 +132,7 @@ class XMCClassifier(Fitting, Fitted, CallbackSupportMixin, ClassifierMixin, Base
     compute_dtype : {"float32", "bfloat16"}, default="float32"
         What the matrix products of training multiply; their sums, the weights, what Adagrad
         remembers, and all predictions are float32. "bfloat16" is for GPUs, and for CPUs with
-        instructions for it (AVX512-BF16), on one of which fits took 0.8 to 0.9 of the time.
+        instructions for it (AVX512-BF16): on AMD's Zen 5 fits took 0.8 to 0.9 of the time.
     n_jobs : int or None, default=None
         Threads. None: all cores where the data is large enough to gain (10,000 rows), else one;
         -1: all cores. One thread gives the same bits at each run with the same `random_state`.

@@ -274,7 +274,7 @@ class TorchEnds:
     def take(
         self, ids: NDArray[np.int32] | torch.Tensor, table: Table, n_rows: int | None = None
     ) -> torch.Tensor:
-        """A copy of weights[ids], (len(ids), width); a GPU gains nothing by zeros behind it."""
+        """A copy of weights[ids], (len(ids), width); on a GPU nothing is put behind it."""
         ids = self._move(ids, np.int64)
         if table.units is None:
             return table.weights.index_select(0, ids)

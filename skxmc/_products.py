@@ -12,24 +12,24 @@ from pathlib import Path
 from skxmc._lazy import torch
 
 DTYPES = ("float32", "bfloat16")
-_STEP = 32  # to a multiple of which sizes that change with each step are padded
+_STEP = 32  # sizes of which oneDNN multiplies multiples only: it compiles code for each shape
 
 
 @functools.cache
 def uses_onednn() -> bool:
-    """Whether float32 products on this CPU are those of oneDNN instead of MKL, torch's choice.
+    """Whether float32 products on this CPU may be those of oneDNN instead of MKL, torch's choice.
 
-    On processors of AMD with AVX-512 MKL reaches half of what oneDNN does. The processor decides,
-    and no stopwatch: equal calls give equal bits.
+    On a processor of AMD with AVX-512 (Zen 5) MKL reaches half of what oneDNN does. The processor
+    decides, and no stopwatch: equal calls give equal bits.
     """
     cpu_info = Path("/proc/cpuinfo")
-    maker = cpu_info.read_text() if cpu_info.exists() else platform.processor()
-    if "AuthenticAMD" not in maker or "AVX512" not in torch.backends.cpu.get_cpu_capability():
-        return False
     a, b = torch.arange(12.0).view(3, 4), torch.arange(20.0).view(4, 5)
-    try:  # its function is not a public one
+    try:
+        maker = cpu_info.read_text() if cpu_info.exists() else platform.processor()
+        if "AuthenticAMD" not in maker or "AVX512" not in torch.backends.cpu.get_cpu_capability():
+            return False
         return torch.equal(_onednn(a, b), a @ b)
-    except (AttributeError, RuntimeError):
+    except (AttributeError, OSError, RuntimeError):
         return False
 
 
@@ -39,18 +39,26 @@ def _onednn(a, b):
 
 @functools.cache
 def _linear():
-    return torch.ops.mkldnn._linear_pointwise.default
+    """Its function, which is not a public one: AttributeError where there is none."""
+    try:
+        return torch.ops.mkldnn._linear_pointwise.default
+    except AttributeError:
+        return torch.ops.onednn._linear_pointwise.default  # as torch may come to name it
 
 
-def _is_plain(a):
-    """Whether torch's usual product is the one."""
-    return a.dtype == torch.float32 and (a.device.type != "cpu" or not uses_onednn())
+def _is_plain(a, b):
+    """Whether their product is torch's usual one."""
+    if a.dtype != torch.float32:
+        return False
+    if a.device.type != "cpu" or not uses_onednn():
+        return True
+    return any(size == 0 or size % _STEP for size in (*a.shape, b.shape[1]))
 
 
 def padded(n: int, device: torch.device, dtype: str) -> int:
-    """How many rows a table of n rows is given for a product, the last of them zeros.
+    """How many rows a table of n rows is given for oneDNN's products, the last of them zeros.
 
-    oneDNN, which multiplies bfloat16 too, compiles code for each shape that it meets.
+    Of bfloat16, too, it is oneDNN that makes them on a CPU, whatever their shape.
     """
     if device.type != "cpu" or (dtype == "float32" and not uses_onednn()):
         return n
@@ -73,7 +81,7 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     Of bfloat16 the processor sums in float32; a GPU returns these sums as they are, a CPU rounds
     them to bfloat16 once, which is all that it has.
     """
-    if _is_plain(a):
+    if _is_plain(a, b):
         return a @ b
     if a.dtype == torch.float32:
         return _onednn(a, b)
@@ -84,15 +92,15 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def add_product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Add their product to `out`, (n, m) float32."""
-    return out.addmm_(a, b) if _is_plain(a) else out.add_(product(a, b))
+    return out.addmm_(a, b) if _is_plain(a, b) else out.add_(product(a, b))
 
 
 def shifted_product(
     bias: torch.Tensor, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor
 ) -> torch.Tensor:
     """Their product + bias, to `out`; columns that the bias has no number for are left out."""
-    if _is_plain(a):
-        return torch.addmm(bias, a, b, out=out)
+    if _is_plain(a, b):
+        return torch.addmm(bias, a, b[:, : len(bias)], out=out)
     return torch.add(product(a, b)[:, : len(bias)], bias, out=out)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,8 @@ def make_shortlist(
 
     counts = Y.indptr[rows + 1] - Y.indptr[rows]
     p = int(min(counts.max(), max_positives))
-    proposals = sorted(proposals, key=_is_pool)  # a pool may drop what another wants: it yields
+    proposals = [_as_int32(a, Y.shape[1]) for a in proposals]
+    proposals.sort(key=_is_pool)  # a pool may drop what another wants: it yields
     own = [a for a in proposals if a.labels.ndim == 2]
     common = [a for a in proposals if a.labels.ndim == 1]
     sizes = [p, *(a.labels.shape[-1] for a in own + common)]
@@ -61,9 +62,9 @@ def make_shortlist(
         labels[:, 0] = rng.integers(0, 2**31, len(rows))
     for a, start in zip(own, starts, strict=False):
         labels[:, start : start + a.labels.shape[1]] = a.labels
-    shared = np.concatenate([labels[0, :0], *(a.labels for a in common)], dtype=np.int32)
-    if _shortlist_kernels.highest(labels, p, shared) >= Y.shape[1]:
-        raise IndexError(f"The sampler proposed a label beyond the {Y.shape[1]} that there are.")
+    shared = np.concatenate([labels[0, :0], *(a.labels for a in common)])
+    if not _shortlist_kernels.are_labels(labels, p, shared, Y.shape[1]):
+        raise _no_label(Y.shape[1])
     pool = labels[:, r - sum(a.labels.shape[1] for a in own if _is_pool(a)) :]
     if pool.size:
         wanted = np.concatenate([shared[:0], *(a.labels for a in common if not _is_pool(a))])
@@ -89,6 +90,23 @@ def make_shortlist(
         Y.indptr, Y.indices, rows, p, labels, shared, weights, positive_weights, out, slot
     )
     return Shortlist(labels, shared, p, out, log_expected, pools)
+
+
+def _as_int32(proposal, n_labels):
+    """The proposal, its labels as int32 if they fit."""
+    labels = proposal.labels
+    if labels.dtype == np.int32:
+        return proposal
+    if labels.min(initial=0) < -(2**31) or labels.max(initial=-1) >= n_labels:
+        raise _no_label(n_labels)
+    return replace(proposal, labels=labels.astype(np.int32))
+
+
+def _no_label(n_labels):
+    return IndexError(
+        f"The sampler proposed a label that is none of the {n_labels} that there are: 0 to "
+        f"{n_labels - 1}, and -1 for none only among a row's own."
+    )
 
 
 def _is_pool(proposal):

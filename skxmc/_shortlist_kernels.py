@@ -93,15 +93,16 @@ def first_of_each(labels, slot):
 
 
 @_jit
-def highest(own, first, shared):
-    """The highest of these labels, of `own` (B, r) from column `first` on; -1 for none."""
-    out = np.int32(-1)
+def are_labels(own, first, shared, n_labels):
+    """Whether labels are: own (B, r) from column `first` on, negative for none, and shared."""
+    highest = np.int32(-1)
     for i in range(own.shape[0]):
         for j in range(first, own.shape[1]):
-            out = max(out, own[i, j])
+            highest = max(highest, own[i, j])
+    lowest = np.int32(0)
     for c in range(shared.size):
-        out = max(out, shared[c])
-    return out
+        highest, lowest = max(highest, shared[c]), min(lowest, shared[c])
+    return lowest == 0 and highest < n_labels
 
 
 @_jit

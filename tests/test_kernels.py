@@ -246,6 +246,15 @@ def test_take_copies_table_rows_and_of_them_the_columns_that_take_part(make_ends
     out = ends.take(np.array(ids, np.int32), table).cpu().numpy()
     np.testing.assert_array_equal(bits(out), bits(batch.weights[ids][:, batch.columns]))
     assert not np.shares_memory(out, table.weights.cpu().numpy())
+    if make_ends is CompiledEnds:
+        n_rows = len(ids) + data.draw(st.integers(0, 3))
+        with pytest.MonkeyPatch.context() as patch:  # memory as it may be found
+            patch.setattr(torch, "empty", lambda *shape, dtype: torch.full(shape, torch.nan))
+            longer = ends.take(np.array(ids, np.int32), table, n_rows).numpy()
+        np.testing.assert_array_equal(bits(longer[: len(ids)]), bits(out))
+        np.testing.assert_array_equal(
+            longer[len(ids) :], np.zeros((n_rows - len(ids), len(batch.columns)))
+        )
 
 
 @given(batch=batches())
@@ -519,9 +528,14 @@ def test_sets_of_labels_are_what_numpy_says(n_labels, sizes, seed):
     slot = np.full(n_labels, -1, np.int32)
     np.testing.assert_array_equal(_shortlist_kernels.first_of_each(labels, slot), first)
     assert (slot == -1).all()
-    own = np.array([[9999, -1], [9999, 3]], np.int32)
-    assert _shortlist_kernels.highest(own, 1, labels) == max(3, n_labels - 1)
-    assert _shortlist_kernels.highest(own, 2, labels[:0]) == -1
+    own = np.array([[9999, -1], [9999, n_labels - 1]], np.int32)
+    assert _shortlist_kernels.are_labels(own, 1, labels, n_labels)
+    assert _shortlist_kernels.are_labels(own, 2, labels[:0], 0)
+    assert not _shortlist_kernels.are_labels(own, 1, labels, n_labels - 1)
+    assert not _shortlist_kernels.are_labels(own, 2, labels, n_labels - 1)
+    assert not _shortlist_kernels.are_labels(own, 0, labels, n_labels)
+    labels[-1] = -1
+    assert not _shortlist_kernels.are_labels(own, 1, labels, n_labels)
 
 
 @given(n_labels=st.integers(1, 200), share=st.floats(0, 1), seed=st.integers(0, 2**16))
@@ -558,6 +572,31 @@ def own(*rows, weight=1.0):
 
 ROWS = np.arange(2)
 LISTS = [[0, 3], [2]]
+
+
+@pytest.mark.parametrize("others", [(), (shared(1, 4),)], ids=["alone", "beside another"])
+@pytest.mark.parametrize("label", [5, 2**31 + 3, 2**32 + 3, -1])
+def test_what_is_no_label_is_not_trained_on(label, others):
+    """Nor does it lead to memory beyond the tables."""
+    dtype = np.int32 if label < 2**31 else np.int64
+    for proposal in (
+        Proposal(np.array([3, label], dtype)),
+        Proposal(np.array([[3, label]] * 2, dtype)),
+    ):
+        slot, rng = np.full(5, -1, np.int32), np.random.default_rng(0)
+        args = label_rows(LISTS, 5), ROWS, [proposal, *others], rng, slot
+        if label == -1 and proposal.labels.ndim == 2:
+            assert counted_places(make_shortlist(*args), 1)[1][0] == (3, 1.0)
+        else:
+            with pytest.raises(IndexError, match="none of the 5 that there are"):
+                make_shortlist(*args)
+        assert (slot == -1).all()
+
+
+def test_labels_of_another_dtype_are_labels_too():
+    wide = [Proposal(a.labels.astype(np.int64)) for a in (own([1], [4]), shared(4, 2))]
+    out = check_shortlist(LISTS, ROWS, wide, 5)
+    assert out.shared.tolist() == [4, 2]
 
 
 def test_positives_come_first_in_order():
