@@ -89,7 +89,8 @@ def slow_votes(clf, X, X_train, Y_train):
         cosines = [
             float(v @ query / max(np.linalg.norm(v) * length, 1e-12)) for v in near.astype(float)
         ]
-        best = sorted(range(len(kept)), key=lambda j: (-cosines[j], j))[:N_NEIGHBORS]
+        # Of rows with equal hidden vectors the first; their cosines differ in the last bits.
+        best = sorted(range(len(kept)), key=lambda j: (-round(cosines[j], 6), j))[:N_NEIGHBORS]
         weights = [
             np.exp((cosines[j] - cosines[best[0]]) / TEMPERATURE) * (cosines[j] > 0) for j in best
         ]
